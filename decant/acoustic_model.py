@@ -1,0 +1,100 @@
+"""The acoustic model: a window of filterbank frames to a distribution over HMM states (paper, section 4).
+
+The letters: B batch, W frames of a window, F filterbank bins, S pdf-ids.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tomli_w
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from decant.fbank import FbankConfig
+from decant.files import atomic_path
+from decant.frame_store import FrameStore
+
+
+@dataclass(frozen=True)
+class AcousticModelConfig:
+    left_context: int = 20  # Frames before the one whose state is predicted (paper: 20)
+    right_context: int = 5  # Frames after it (paper: 5; 50 ms of look-ahead)
+    hidden_layers: int = 4  # Layers of rectified linear units (paper: 8)
+    hidden_units: int = 512  # Units of each (paper: 2560)
+
+    def __post_init__(self) -> None:
+        if min(self.left_context, self.right_context) < 0 or min(self.hidden_layers, self.hidden_units) < 1:
+            raise ValueError("contexts may not be negative, and there has to be a hidden layer with a unit")
+
+
+class AcousticModel(nn.Module):
+    """Rectified linear units over the window, and a linear layer to the logits of the pdf-ids.
+
+    `log_priors` (float32 [S]) are the labels' relative frequencies in training, for scaled likelihoods.
+    """
+
+    def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int):
+        super().__init__()
+        self.config, self.num_bins, self.num_pdfs = config, num_bins, num_pdfs
+        window = config.left_context + 1 + config.right_context
+        sizes = [window * num_bins] + [config.hidden_units] * config.hidden_layers
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_pdfs))
+        self.register_buffer("log_priors", torch.zeros(num_pdfs))
+
+    def initialize(self, seed: int) -> "AcousticModel":
+        """Random weights after He et al. (2015), which keep the variance through rectified units; zero biases."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.layers[-1].weight)  # the first prediction is uniform
+        return self
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Logits [B, S] of windows [B, W, F]."""
+        return self.layers(windows)
+
+    def windows(self, store: FrameStore, index: Tensor) -> Tensor:
+        """The windows [B, W, F] of the frames `index` of a store, as wide as this model wants them."""
+        return store.windows(index, self.config.left_context, self.config.right_context)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
+    """Log of the labels' relative frequencies: float32 [S]; a state that never occurs counts as half a frame."""
+    counts = torch.bincount(pdfs, minlength=num_pdfs).double().clamp(min=0.5)
+    return (counts / counts.sum()).log().float()
+
+
+def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> None:
+    """Writes `model.safetensors` (weights and priors) and `config.toml` (sizes and feature settings)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    settings = {"acoustic_model": asdict(model.config) | {"num_pdfs": model.num_pdfs}, "fbank": asdict(features)}
+    with atomic_path(directory / "config.toml") as path:
+        path.write_text(tomli_w.dumps(settings), encoding="utf-8")
+    with atomic_path(directory / "model.safetensors") as path:
+        save_file({name: x.contiguous().cpu() for name, x in model.state_dict().items()}, path)
+
+
+def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
+    """Reads what `save_model` wrote. Raises FileNotFoundError or ValueError naming the folder."""
+    if not (directory / "model.safetensors").exists():
+        raise FileNotFoundError(f"{directory}: no model.safetensors here; run the stage that trains it")
+    settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
+    num_pdfs = settings["acoustic_model"].pop("num_pdfs")
+    features = FbankConfig(**settings["fbank"])
+    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), features.num_bins, num_pdfs)
+    try:
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(f"{directory}: model.safetensors does not fit config.toml: {error}") from error
+    return model.eval(), features

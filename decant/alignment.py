@@ -1,0 +1,104 @@
+"""Forced alignment: the most probable HMM state of every frame, given the transcript; many utterances at once.
+
+The letters: B utterances of a batch, T frames, N graph states, K predecessors, S pdf-ids.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decant.hmm import StateGraph
+
+
+@dataclass(frozen=True)
+class BestPath:
+    """An utterance's best path. states: int64 [T] in its graph; pdfs: int64 [T]; log_prob: of the whole path."""
+
+    states: np.ndarray
+    pdfs: np.ndarray
+    log_prob: float
+
+
+def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, ...], fill: float, device) -> Tensor:
+    out = np.full((len(arrays), *shape), fill, arrays[0].dtype)
+    for row, array in zip(out, arrays, strict=True):
+        row[tuple(slice(n) for n in array.shape)] = array
+    return torch.from_numpy(out).to(device)
+
+
+def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> list[BestPath | None]:
+    """The best path of every utterance, exact (no beam).
+
+    log_likelihoods: float32 [T, S] of each utterance, all on one device. None stands for an utterance whose final
+    state no path reaches: it has fewer frames than its transcript has states.
+    """
+    device = log_likelihoods[0].device
+    lengths = torch.tensor([len(x) for x in log_likelihoods], device=device)
+    num_frames, batch = int(lengths.max()), len(graphs)
+    n = max(len(g.pdfs) for g in graphs)
+    k = max(g.predecessors.shape[1] for g in graphs)
+    pdfs = _padded([g.pdfs for g in graphs], (n,), 0, device)
+    predecessors = _padded([g.predecessors for g in graphs], (n, k), 0, device).view(batch, n * k)
+    log_probs = _padded([g.log_probs for g in graphs], (n, k), -np.inf, device)
+    scores = torch.nn.utils.rnn.pad_sequence(list(log_likelihoods))  # [T, B, S]
+
+    best = _padded([g.initial for g in graphs], (n,), -np.inf, device) + scores[0].gather(1, pdfs)
+    came_from = torch.zeros((num_frames, batch, n), dtype=torch.uint8, device=device)
+    for t in range(1, num_frames):
+        candidates = best.gather(1, predecessors).view(batch, n, k).add_(log_probs)
+        value, choice = candidates.max(dim=2)
+        came_from[t] = choice
+        best = torch.where((t < lengths)[:, None], value.add_(scores[t].gather(1, pdfs)), best)
+    total, state = (best + _padded([g.final for g in graphs], (n,), -np.inf, device)).max(dim=1)
+
+    states = torch.zeros((num_frames, batch), dtype=torch.int64, device=device)
+    for t in range(num_frames - 1, -1, -1):
+        states[t] = state
+        step = state * k + came_from[t].gather(1, state[:, None])[:, 0].long()
+        state = torch.where(t < lengths, predecessors.gather(1, step[:, None])[:, 0], state)
+    states, total = states.cpu().numpy(), total.cpu().numpy()
+    paths: list[BestPath | None] = []
+    for b, graph in enumerate(graphs):
+        mine = states[:len(log_likelihoods[b]), b]
+        paths.append(BestPath(mine, graph.pdfs[mine], float(total[b])) if np.isfinite(total[b]) else None)
+    return paths
+
+
+def batches(lengths: Sequence[int], max_frames: int = 30_000) -> Iterator[list[int]]:
+    """Indices in batches of similar length, each of at most `max_frames` frames with its padding (or one utterance)."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if batch and lengths[i] * (len(batch) + 1) > max_frames:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def transition_counts(graph: StateGraph, states: np.ndarray, num_pdfs: int) -> np.ndarray:
+    """How often each pdf-id was followed by each on the path [S, S + 1]; the last column counts exits of a phone."""
+    pdfs = graph.pdfs[states]
+    exits = np.append(np.diff(graph.phone_instance[states]) != 0, True)
+    follows = np.where(exits, num_pdfs, np.append(pdfs[1:], num_pdfs))
+    counts = np.zeros((num_pdfs, num_pdfs + 1))
+    np.add.at(counts, (pdfs, follows), 1)
+    return counts
+
+
+def equal_alignment(graph: StateGraph, num_frames: int) -> np.ndarray | None:
+    """A path of states [T] for the flat start: silence at both ends, none between words, the last pronunciation of
+    each word, equally many frames for every state. None if there are fewer frames than states."""
+    state = int(np.flatnonzero(np.isfinite(graph.final))[-1])  # of the last silence
+    chain = []
+    while state >= 0:
+        chain.append(state)
+        # State graphs list predecessors with silence first; a smaller number is an earlier state.
+        earlier = graph.predecessors[state][np.isfinite(graph.log_probs[state]) & (graph.predecessors[state] < state)]
+        state = int(earlier[-1]) if len(earlier) else -1
+    if num_frames < len(chain):
+        return None
+    return np.array(chain[::-1])[np.arange(num_frames) * len(chain) // num_frames]

@@ -1,0 +1,45 @@
+"""Cepstra with differences, for the Gaussian mixtures: their diagonal covariances want decorrelated features.
+
+The letters: T frames, F filterbank bins, C cepstral coefficients.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from decant.archive import read_matrices
+from decant.fbank import cmvn_statistics, normalise, read_speakers
+
+LIFTER = 22  # Kaldi's and HTK's cepstral lifter
+
+
+def cepstra(fbanks: np.ndarray, num_cepstra: int) -> np.ndarray:
+    """Mel-frequency cepstral coefficients [T, C] of log-mel frames [T, F]: an orthonormal DCT-II, liftered as in HTK."""
+    num_bins = fbanks.shape[1]
+    quefrency = np.arange(num_cepstra)
+    basis = np.cos(np.pi / num_bins * (np.arange(num_bins)[:, None] + 0.5) * quefrency) * math.sqrt(2 / num_bins)
+    basis[:, 0] = math.sqrt(1 / num_bins)
+    return fbanks @ (basis * (1 + LIFTER / 2 * np.sin(np.pi * quefrency / LIFTER))).astype(np.float32)
+
+
+def differences(features: np.ndarray) -> np.ndarray:
+    """The slope of every feature over five frames [T, C], its ends repeated (Kaldi's add-deltas, window 2)."""
+    padded = np.pad(features, ((2, 2), (0, 0)), mode="edge")
+    return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
+
+
+def gmm_features(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance-id, float32 [T, 3 C]) of a feature folder: cepstra with mean 0 and variance 1 for every speaker, and
+    their first and second differences."""
+    speaker_of = read_speakers(features_dir)
+    raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in read_matrices(features_dir / "feats.scp")}
+    statistics: dict[str, np.ndarray] = {}
+    for utterance, frames in raw.items():
+        speaker = speaker_of[utterance]
+        statistics[speaker] = statistics.get(speaker, 0) + cmvn_statistics(frames)
+    for utterance, frames in raw.items():
+        normalised = normalise(frames, statistics[speaker_of[utterance]])
+        first = differences(normalised)
+        yield utterance, np.concatenate([normalised, first, differences(first)], axis=1)

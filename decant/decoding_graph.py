@@ -1,0 +1,225 @@
+"""The decoding graph HCLG: what may be said, from the words of a language model down to HMM states.
+
+Kaldi's construction (utils/mkgraph.sh; Mohri, Pereira, Riley 2008): G accepts the language model's sentences,
+L turns phones into words, H turns pdf-ids into phones, and each composition is determinised and minimised.
+Phones are monophones: C, the context transducer, would stand between H and LG.
+
+Input labels are pdf-id + 1, so that 0 is epsilon; output labels are the numbers of words.txt; weights are
+costs, negative natural logarithms at scale 1, which minimising rounds to 1/1024. Determinising moves them to
+the front as it goes. Pushing them further, as Kaldi's fstpushspecial does, changed neither the errors nor the
+speed of the search at beams from 10 to 20 (5000 words, 30,000 bigrams), so it is left out.
+
+The letters: N states, A arcs, S pdf-ids.
+"""
+
+import json
+import logging
+import math
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import kaldifst
+import numpy as np
+
+from decant.files import atomic_path
+from decant.fst_arrays import ARC, FstArrays, from_arcs, to_arrays, to_fst, write_arrays
+from decant.hmm import TransitionModel
+from decant.language_model import read_arpa, write_arpa
+from decant.lexicon import (
+    BACKOFF,
+    RESERVED_WORDS,
+    SILENCE_PHONE,
+    Lexicon,
+    disambiguated,
+    phone_symbols,
+    word_symbols,
+    write_symbol_table,
+)
+
+log = logging.getLogger(__name__)
+
+# A line of OpenFst's text format: source, target, input label, output label, cost.
+Arc = tuple[int, int, int, int, float]
+
+
+@dataclass(frozen=True)
+class GraphConfig:
+    silence_prob: float = 0.5  # probability of a silence before the first word and after each word
+
+    def __post_init__(self) -> None:
+        if not 0 < self.silence_prob < 1:
+            raise ValueError(f"silence_prob is {self.silence_prob}; choose it between 0 and 1, both excluded")
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What graph.json holds."""
+
+    num_pdfs: int
+    states: int
+    arcs: int
+    seconds: float  # wall clock
+    peak_memory_mb: float  # of the whole process up to then
+
+
+def build_graph(
+    lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_dir: Path, config: GraphConfig
+) -> GraphFacts:
+    """Write HCLG.fst (OpenFst, const), words.txt, phones.txt and graph.json into `out_dir`.
+
+    Words of the language model that the lexicon lacks are left out, with a notice. Raises ValueError if the
+    ARPA file is damaged, empty or shares no word with the lexicon, and if a phone of the lexicon has no HMM.
+    """
+    started = time.monotonic()
+    if missing := [phone for phone in lexicon.phones if phone not in transitions.phones]:
+        raise ValueError(f"phones of the lexicon without an HMM: {' '.join(missing)}; "
+                         "train the HMM on this lexicon (stage 3)")
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    entries, num_marks = disambiguated(lexicon)
+    words, phones = word_symbols(lexicon), phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
+    marks = {phone: number for phone, number in phones.items() if phone.startswith("#")}
+    write_symbol_table(words, out_dir / "words.txt")
+    write_symbol_table(phones, out_dir / "phones.txt")
+    with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
+        grammar = _grammar(arpa, lexicon, out_dir / "words.txt", Path(scratch))
+        lg = kaldifst.compose(_lexicon_transducer(entries, words, phones, config.silence_prob), grammar)
+        if lg.start < 0:
+            raise ValueError(f"{arpa}: no sentence of this language model can be spoken with the lexicon; "
+                             "look whether it ends sentences with </s>")
+        _determinize(lg)
+        kaldifst.minimize_encoded(lg)
+        kaldifst.arcsort(lg, "ilabel")
+        hlg = kaldifst.compose(_hmm_transducer(lexicon.phones, marks, phones, transitions), lg)
+        _determinize(hlg)
+        hlg = _without_marks(hlg, transitions.num_pdfs, Path(scratch, "hlg.fst"))
+        kaldifst.minimize_encoded(hlg)
+        graph = add_hmm_self_loops(to_arrays(hlg, Path(scratch, "hlg.fst")), transitions.self_loop_log_prob)
+    write_arrays(out_dir / "HCLG.fst", graph)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    facts = GraphFacts(transitions.num_pdfs, len(graph.final), len(graph.arcs),
+                       seconds=round(time.monotonic() - started, 2), peak_memory_mb=round(peak_kib / 1024, 1))
+    with atomic_path(out_dir / "graph.json") as temporary:
+        temporary.write_text(json.dumps(asdict(facts), indent=2) + "\n")
+    log.info("%s: %d states, %d arcs, %.1f s", out_dir / "HCLG.fst", facts.states, facts.arcs, facts.seconds)
+    return facts
+
+
+def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArrays:
+    """The graph in which every pdf may be repeated: a self-loop wherever an arc with an input label arrives.
+
+    A loop may only repeat the label that came last. So a state that arcs of several labels enter (epsilon is
+    one, and the start has it) becomes as many states, each with all the arcs that leave it.
+    self_loop_log_prob: [S]; pdf-id p has label p + 1.
+    """
+    num_labels = len(self_loop_log_prob) + 1
+    entries = fst.arcs["target"].astype(np.int64) * num_labels + fst.arcs["input"]
+    start = fst.start * num_labels
+    pairs = np.unique(np.append(entries, start))  # the new states: an old state and a label that enters it
+    old_states, labels = np.divmod(pairs, num_labels)
+
+    num_copied = np.diff(fst.offsets)[old_states]
+    first_copy = np.cumsum(num_copied) - num_copied
+    copied = np.arange(num_copied.sum()) + np.repeat(fst.offsets[old_states] - first_copy, num_copied)
+    arcs = fst.arcs[copied]
+    arcs["target"] = np.searchsorted(pairs, entries[copied])
+
+    emitting = np.flatnonzero(labels)
+    loops = np.zeros(len(emitting), ARC)
+    loops["input"], loops["target"] = labels[emitting], emitting
+    loops["cost"] = -self_loop_log_prob[labels[emitting] - 1]
+    sources = np.concatenate([emitting, np.repeat(np.arange(len(pairs)), num_copied)])
+    new_start = int(np.searchsorted(pairs, start))
+    return from_arcs(new_start, fst.final[old_states], sources, np.concatenate([loops, arcs]))
+
+
+def _grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, scratch: Path) -> kaldifst.StdVectorFst:
+    """G, with #0 on its back-off arcs. n-grams with a word that the lexicon lacks are left out."""
+    model = read_arpa(arpa)
+    vocabulary = [word for (word,) in model.ngrams[0] if word not in RESERVED_WORDS]
+    unknown = [word for word in vocabulary if word not in lexicon.pronunciations]
+    if len(unknown) == len(vocabulary):
+        raise ValueError(f"{arpa}: none of its {len(unknown)} words is in the lexicon, for instance "
+                         f"{' '.join(unknown[:5])}; make both from the same words, in the same case")
+    if unknown:
+        log.warning("%s: left out the n-grams of %d of %d words, which the lexicon lacks: %s%s", arpa,
+                    len(unknown), len(vocabulary), " ".join(unknown[:5]), " ..." if len(unknown) > 5 else "")
+    write_arpa(model, scratch / "lm.arpa")  # kaldilm reads no gzip
+    # In a process of its own, as kaldilm always writes to stderr, and kills its process at an error.
+    made = subprocess.run(
+        [sys.executable, "-m", "kaldilm", f"--disambig-symbol={BACKOFF}", f"--read-symbol-table={words_txt}",
+         "--max-arpa-warnings=0", str(scratch / "lm.arpa"), str(scratch / "G.fst")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )
+    if made.returncode != 0:
+        raise ValueError(f"{arpa}: kaldilm makes no transducer of it: {made.stderr.strip()[-500:]}")
+    return kaldifst.StdVectorFst.read(str(scratch / "G.fst"))
+
+
+def _lexicon_transducer(
+    entries: Iterable[tuple[str, tuple[str, ...]]],
+    words: dict[str, int],
+    phones: dict[str, int],
+    silence_prob: float,
+) -> kaldifst.StdVectorFst:
+    """L, from phones to words, an optional silence at the start and after each word (make_lexicon_fst.py)."""
+    start, between_words, silence, silence_end = range(4)
+    silence_mark = max(phones.values())
+    ways_on = ((between_words, -math.log(1.0 - silence_prob)), (silence, -math.log(silence_prob)))
+    arcs: list[Arc] = [(start, target, 0, 0, cost) for target, cost in ways_on]
+    arcs += [(silence, silence_end, phones[SILENCE_PHONE], 0, 0.0)]
+    arcs += [(silence_end, between_words, silence_mark, 0, 0.0)]
+    num_states = 4
+    for word, pronunciation in entries:
+        state, label = between_words, words[word]  # the word's label goes on its first phone
+        for phone in pronunciation[:-1]:
+            arcs.append((state, num_states, phones[phone], label, 0.0))
+            state, label, num_states = num_states, 0, num_states + 1
+        arcs += [(state, target, phones[pronunciation[-1]], label, cost) for target, cost in ways_on]
+    fst = _compile(arcs, final=between_words)
+    kaldifst.add_self_loops(fst, [phones[BACKOFF]], [words[BACKOFF]])
+    kaldifst.arcsort(fst, "olabel")
+    return fst
+
+
+def _hmm_transducer(
+    hmm_phones: Iterable[str], marks: dict[str, int], phones: dict[str, int], transitions: TransitionModel
+) -> kaldifst.StdVectorFst:
+    """H, from pdf-ids + 1 to phones, without self-loops. The marks' input labels follow those of the pdfs."""
+    arcs: list[Arc] = []
+    num_states = 1  # state 0 is every phone's entry and exit
+    for phone in hmm_phones:
+        hmm = transitions.phone_arcs(phone)
+        exit_state = max(target for _, target, _, _ in hmm)
+        states = [0, *range(num_states, num_states + exit_state - 1), 0]
+        num_states += exit_state - 1
+        arcs += [(states[source], states[target], pdf + 1, phones[phone] if source == 0 else 0, -log_prob)
+                 for source, target, pdf, log_prob in hmm]
+    arcs += [(0, 0, transitions.num_pdfs + 1 + i, number, 0.0) for i, number in enumerate(marks.values())]
+    fst = _compile(arcs, final=0)
+    kaldifst.arcsort(fst, "olabel")
+    return fst
+
+
+def _compile(arcs: Iterable[Arc], final: int) -> kaldifst.StdVectorFst:
+    """The transducer that starts where its first arc does."""
+    return kaldifst.compile("".join(" ".join(map(str, arc)) + "\n" for arc in arcs) + f"{final}\n")
+
+
+def _determinize(fst: kaldifst.StdVectorFst) -> None:
+    stopped_early = kaldifst.determinize_star(fst, use_log=True)
+    assert not stopped_early
+
+
+def _without_marks(fst: kaldifst.StdVectorFst, num_pdfs: int, scratch: Path) -> kaldifst.StdVectorFst:
+    """The transducer with input labels beyond those of the pdfs made epsilon."""
+    arrays = to_arrays(fst, scratch)
+    arcs = arrays.arcs.copy()
+    arcs["input"][arcs["input"] > num_pdfs] = 0
+    return to_fst(replace(arrays, arcs=arcs), scratch)

@@ -1,0 +1,91 @@
+"""All frames of a split in one array, from which windows are gathered by index: no window is ever copied to disk.
+
+A folder with `frames.npy` (float16 [N, F]), `offsets.npy` (int64 [U + 1], where each utterance begins), `pdfs.npy`
+(int32 [N], the hard labels) and `utterances.txt`. 2000 hours at 100 frames a second are 58 GB.
+
+The letters: N frames of the split, U utterances, B batch, W frames of a window, F filterbank bins.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decant.files import atomic_path
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int64 [N]; all on one device."""
+
+    frames: Tensor
+    offsets: Tensor
+    pdfs: Tensor
+    utterances: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def windows(self, index: Tensor, left: int, right: int) -> Tensor:
+        """The frames around each of `index` (int64 [B]), `left` before and `right` after it: float32 [B, W, F].
+
+        Beyond an utterance's ends its first and last frames are repeated.
+        """
+        utterance = torch.searchsorted(self.offsets, index, right=True)
+        first, last = self.offsets[utterance - 1, None], self.offsets[utterance, None] - 1
+        around = torch.arange(-left, right + 1, device=index.device)
+        rows = torch.minimum(torch.maximum(index[:, None] + around, first), last)
+        return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
+
+    def utterance_slices(self) -> Iterable[tuple[str, slice]]:
+        """Each utterance's name and its rows."""
+        ends = self.offsets.tolist()
+        for name, start, end in zip(self.utterances, ends[:-1], ends[1:], strict=True):
+            yield name, slice(start, end)
+
+    def to(self, device: torch.device) -> "FrameStore":
+        return replace(self, frames=self.frames.to(device), offsets=self.offsets.to(device), pdfs=self.pdfs.to(device))
+
+
+def write_frame_store(directory: Path, utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
+    """Writes a store of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ."""
+    names, frames, pdfs = [], [], []
+    for name, x, labels in utterances:
+        if len(x) != len(labels):
+            raise ValueError(f"{directory}: utterance {name} has {len(x)} frames and {len(labels)} labels; "
+                             "align again with these features")
+        names.append(name)
+        frames.append(x.astype(np.float16))
+        pdfs.append(labels.astype(np.int32))
+    if not names:
+        raise ValueError(f"{directory}: no utterances to store")
+    directory.mkdir(parents=True, exist_ok=True)
+    offsets = np.cumsum([0] + [len(x) for x in frames], dtype=np.int64)
+    for file, array in (("frames", np.concatenate(frames)), ("offsets", offsets), ("pdfs", np.concatenate(pdfs))):
+        with atomic_path(directory / f"{file}.npy") as path:
+            np.save(path, array, allow_pickle=False)
+    with atomic_path(directory / "utterances.txt") as path:
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def read_frame_store(directory: Path) -> FrameStore:
+    """Opens a store; the frames stay on disk until they are used. Raises ValueError if its files do not fit together."""
+    arrays = {name: map_array(directory / f"{name}.npy") for name in ("frames", "offsets", "pdfs")}
+    names = tuple((directory / "utterances.txt").read_text(encoding="utf-8").split("\n")[:-1])
+    found = (len(arrays["frames"]), int(arrays["offsets"][-1]), len(arrays["pdfs"]), len(arrays["offsets"]) - 1)
+    if found != (found[0],) * 3 + (len(names),):
+        raise ValueError(f"{directory}: {found[0]} frames, offsets up to {found[1]}, {found[2]} labels, "
+                         f"{found[3]} utterances and {len(names)} names do not fit together; run the stage again")
+    return FrameStore(arrays["frames"], arrays["offsets"], arrays["pdfs"].long(), names)
+
+
+def map_array(path: Path) -> Tensor:
+    """A .npy file as a tensor, read from disk as it is used. Raises ValueError naming a damaged file."""
+    try:
+        # Mode "c" (copy on write) maps the file and still lets torch share the memory.
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    except ValueError as error:
+        raise ValueError(f"{path}: truncated or damaged ({error}); run the stage that writes it again") from error

@@ -1,0 +1,191 @@
+"""Gaussian mixtures with diagonal covariances, one a pdf-id, and their training from a flat start by Viterbi.
+
+What Kaldi's train_mono.sh does: an equal alignment to begin with, then rounds of realigning, re-estimating and
+splitting until the asked number of Gaussians is reached, shared out by occupancy to a power.
+
+The letters: T frames, D feature dimensions, S pdf-ids, M Gaussians of a pdf-id (padded to the most).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from decant.alignment import BestPath, batches, equal_alignment, transition_counts, viterbi
+from decant.files import atomic_path
+from decant.hmm import StateGraph, TransitionModel
+
+LOG_2_PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class MonophoneConfig:
+    num_cepstra: int = 13  # Cepstral coefficients (with the zeroth) of the features; first and second differences are added
+    num_iterations: int = 40  # Rounds of re-estimation
+    realign_iterations: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)  # Rounds that begin with a new alignment (Kaldi's choice)
+    num_gaussians: int = 1000  # Gaussians of all states together at the end
+    last_split_iteration: int = 30  # The number of Gaussians grows evenly up to this round
+    occupancy_power: float = 0.25  # A state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
+    variance_floor: float = 0.01  # Smallest variance of a Gaussian
+
+    def __post_init__(self) -> None:
+        if self.last_split_iteration > self.num_iterations:
+            raise ValueError("last_split_iteration is later than num_iterations")
+
+
+@dataclass
+class DiagonalGmm:
+    """log_weights: float32 [S, M], -inf where a state has fewer than M. means, variances: float32 [S, M, D]."""
+
+    log_weights: Tensor
+    means: Tensor
+    variances: Tensor
+
+    @property
+    def num_gaussians(self) -> Tensor:
+        return torch.isfinite(self.log_weights).sum(dim=1)
+
+    def component_log_likelihoods(self, features: Tensor, states: slice = slice(None)) -> Tensor:
+        """log(weight) + log N(x; mean, variance) of every Gaussian of the states: float32 [T, S', M] of [T, D].
+
+        The quadratic form is two matrix products: x^2 against 1/variance and x against mean/variance.
+        """
+        means, precisions, log_weights = self.means[states], 1.0 / self.variances[states], self.log_weights[states]
+        constants = log_weights - 0.5 * (means.square() * precisions - precisions.log() + LOG_2_PI).sum(dim=2)
+        scores = torch.addmm(constants.flatten(), features.square(), (-0.5 * precisions).flatten(0, 1).T)
+        return scores.addmm_(features, (means * precisions).flatten(0, 1).T).unflatten(1, log_weights.shape)
+
+    def log_likelihoods(self, features: Tensor) -> Tensor:
+        """log p(x | pdf-id): float32 [T, S] of features [T, D]."""
+        return self.component_log_likelihoods(features).logsumexp(dim=2)
+
+
+def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor: float) -> tuple[DiagonalGmm, float]:
+    """One step of expectation and maximisation inside every state, given each frame's pdf-id.
+
+    features: [T, D]; pdfs: int64 [T]. Gaussians that hold fewer than 10 frames keep their parameters, states without
+    frames too. Returns the new mixtures and the mean log-likelihood a frame under the old ones.
+    """
+    log_weights, means, variances = (x.clone() for x in (gmm.log_weights, gmm.means, gmm.variances))
+    order = pdfs.argsort(stable=True)
+    counts = torch.bincount(pdfs, minlength=len(log_weights)).tolist()
+    total = 0.0
+    for state, frames in enumerate(features[order].split(counts)):
+        if len(frames) == 0:
+            continue
+        scores = gmm.component_log_likelihoods(frames, slice(state, state + 1))[:, 0]
+        total += float(scores.logsumexp(dim=1).sum(dtype=torch.float64))
+        posteriors = scores.softmax(dim=1)
+        occupancy = posteriors.sum(dim=0)
+        fed = occupancy >= 10
+        mean = (posteriors.T @ frames) / occupancy.clamp(min=1e-3)[:, None]
+        variance = (posteriors.T @ frames.square()) / occupancy.clamp(min=1e-3)[:, None] - mean.square()
+        means[state, fed] = mean[fed]
+        variances[state, fed] = variance[fed].clamp(min=variance_floor)
+        alive = torch.isfinite(log_weights[state])
+        share = torch.where(alive, occupancy.clamp(min=1e-2 * len(frames) / float(alive.sum())), 0.0)
+        log_weights[state] = (share / share.sum()).log()
+    return DiagonalGmm(log_weights, means, variances), total / len(features)
+
+
+def shares(occupancies: np.ndarray, present: np.ndarray, total: int, power: float,
+           min_frames: float = 20.0) -> np.ndarray:
+    """How many of `total` Gaussians each state gets: int64 [S], in proportion to occupancy ** power.
+
+    None has fewer than at `present` (int64 [S]), and none gets another that leaves fewer than `min_frames` frames for
+    each (Kaldi's GetSplitTargets).
+    """
+    weight = np.maximum(occupancies, 1e-3) ** power
+    targets = present.copy()
+    for _ in range(total - int(targets.sum())):
+        gain = np.where((targets + 1) * min_frames <= occupancies, weight / targets, 0.0)
+        if not gain.any():
+            break
+        targets[gain.argmax()] += 1
+    return targets
+
+
+def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
+    """Splits each state's heaviest Gaussian, by 0.2 standard deviations up and down, until it has targets[s] of them."""
+    num_states, width, dims = gmm.means.shape
+    new_width = max(width, int(targets.max()))
+    log_weights = gmm.log_weights.new_full((num_states, new_width), -math.inf)
+    means, variances = gmm.means.new_zeros(num_states, new_width, dims), gmm.means.new_ones(num_states, new_width, dims)
+    log_weights[:, :width], means[:, :width], variances[:, :width] = gmm.log_weights, gmm.means, gmm.variances
+    for state, target in enumerate(targets):
+        for new in range(int(gmm.num_gaussians[state]), int(target)):
+            old = int(log_weights[state].argmax())
+            step = 0.2 * variances[state, old].sqrt()
+            log_weights[state, old] -= math.log(2)
+            log_weights[state, new] = log_weights[state, old]
+            means[state, new], means[state, old] = means[state, old] - step, means[state, old] + step
+            variances[state, new] = variances[state, old]
+    return DiagonalGmm(log_weights, means, variances)
+
+
+def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list[BestPath | None]:
+    """The best path of every utterance under the mixtures; None where no path reaches the end."""
+    paths: list[BestPath | None] = [None] * len(graphs)
+    for batch in batches([len(x) for x in features]):
+        scores = gmm.log_likelihoods(torch.cat([features[i] for i in batch])).split([len(features[i]) for i in batch])
+        for i, path in zip(batch, viterbi([graphs[i] for i in batch], scores), strict=True):
+            paths[i] = path
+    return paths
+
+
+def train_monophone(
+    features: Sequence[Tensor],
+    make_graphs: Callable[[TransitionModel], list[StateGraph]],
+    transitions: TransitionModel,
+    config: MonophoneConfig,
+    report: Callable[[str], None] = print,
+) -> tuple[DiagonalGmm, TransitionModel, list[BestPath | None]]:
+    """Trains mixtures and transition probabilities from a flat start.
+
+    features: float32 [T, D] of every utterance; make_graphs gives the utterances' state graphs for a transition model.
+    Returns the model and the last round's paths; an utterance that cannot be aligned has None there and takes no part.
+    """
+    graphs = make_graphs(transitions)
+    paths = [equal_alignment(graph, len(x)) for graph, x in zip(graphs, features, strict=True)]
+    state_paths = [p if p is None else BestPath(p, g.pdfs[p], 0.0) for p, g in zip(paths, graphs, strict=True)]
+    frames = torch.cat(list(features))
+    gmm = DiagonalGmm(torch.zeros(transitions.num_pdfs, 1), frames.mean(dim=0).expand(transitions.num_pdfs, 1, -1),
+                      frames.var(dim=0).expand(transitions.num_pdfs, 1, -1))
+    for iteration in range(config.num_iterations + 1):
+        if iteration in config.realign_iterations:
+            state_paths = align(gmm, graphs, features)
+        usable = [i for i, path in enumerate(state_paths) if path is not None]
+        x = torch.cat([features[i] for i in usable])
+        pdfs = torch.from_numpy(np.concatenate([state_paths[i].pdfs for i in usable]))
+        if iteration in config.realign_iterations:
+            transitions = transitions.reestimated(
+                sum(transition_counts(graphs[i], state_paths[i].states, transitions.num_pdfs) for i in usable))
+            graphs = make_graphs(transitions)
+        gmm, log_likelihood = reestimate(gmm, x, pdfs, config.variance_floor)
+        grown = min(iteration / config.last_split_iteration, 1.0)
+        target = round(transitions.num_pdfs + grown * (config.num_gaussians - transitions.num_pdfs))
+        occupancies = torch.bincount(pdfs, minlength=transitions.num_pdfs).numpy()
+        if iteration < config.num_iterations:
+            gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
+        report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
+               f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
+    return gmm, transitions, align(gmm, graphs, features)
+
+
+def save_gmm(directory: Path, gmm: DiagonalGmm, num_cepstra: int) -> None:
+    """Writes the mixtures and the number of cepstra of their features to `directory/gmm.safetensors`."""
+    with atomic_path(directory / "gmm.safetensors") as path:
+        tensors = {name: x.contiguous() for name, x in vars(gmm).items()}
+        save_file(tensors, path, {"num_cepstra": str(num_cepstra)})
+
+
+def load_gmm(directory: Path) -> tuple[DiagonalGmm, int]:
+    """The mixtures that `save_gmm` wrote and the number of cepstra of their features."""
+    with safe_open(directory / "gmm.safetensors", framework="pt") as file:
+        return DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm))), int(file.metadata()["num_cepstra"])

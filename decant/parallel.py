@@ -1,0 +1,45 @@
+"""The same function over many arguments, in several processes."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import torch
+
+from decant.progress import progress
+
+
+def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc: str) -> Iterator[Any]:
+    """function(*a) for every tuple `a` of arguments, in their order, with a progress bar.
+
+    Works in `jobs` processes, or in this one if `jobs` is 1; each computes with one thread, so that results do
+    not depend on `jobs`. The function must be importable, and a program that calls this needs its
+    `if __name__ == "__main__"`. What the function raises is raised here, and ends the work.
+    """
+    jobs = min(jobs, len(arguments))
+    if jobs <= 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from progress((function(*a) for a in arguments), len(arguments), desc)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    # Spawned, not forked: a fork copies torch's threads and CUDA's state in the middle of whatever they do.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, initializer=_start_worker) as pool:
+        yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

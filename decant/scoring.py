@@ -1,0 +1,114 @@
+"""Word errors, their confidence interval, and frame accuracy.
+
+The word error rate is the substitutions, deletions and insertions of the cheapest alignment (kaldialign) over the
+words of the reference; nothing may be missing from either side, so that rates of different systems compare.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import kaldialign
+import numpy as np
+
+from decant.files import atomic_path
+
+Sentences = Mapping[str, Sequence[str]]  # the words of each utterance
+GAP = "***"  # stands opposite a word that was left out or put in
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int  # in the references
+
+    @property
+    def wer(self) -> float:
+        """The word error rate as a fraction, which may exceed 1."""
+        return (self.substitutions + self.deletions + self.insertions) / self.words
+
+
+def word_errors(refs: Sentences, hyps: Sentences) -> WordErrors:
+    """The word errors of all utterances together.
+
+    Raises ValueError naming the utterance that only one side has, and if the references hold no words.
+    """
+    _check_same_utterances(refs, hyps)
+    counts = Counter()
+    for utterance, ref in refs.items():
+        counts += Counter(_kind_of_error(*pair) for pair in kaldialign.align(ref, hyps[utterance], GAP))
+    return WordErrors(counts["S"], counts["D"], counts["I"], counts["C"] + counts["S"] + counts["D"])
+
+
+def wer_interval(refs: Sentences, hyps: Sentences, replications: int = 10_000) -> tuple[float, float]:
+    """The 95% confidence interval of the word error rate, as fractions: a bootstrap over utterances.
+
+    Bisani and Ney (2004), as Kaldi's compute-wer-bootci; the same input gives the same interval.
+    """
+    _check_same_utterances(refs, hyps)
+    utterances = sorted(refs)
+    result = kaldialign.bootstrap_wer_ci(
+        [list(refs[utterance]) for utterance in utterances],
+        [list(hyps[utterance]) for utterance in utterances],
+        replications=replications, seed=0,
+    )
+    return max(result["ci95min"], 0.0), result["ci95max"]
+
+
+def choose_lm_weight(
+    grid: Mapping[tuple[float, float], Sentences], refs: Sentences
+) -> tuple[float, float, float]:
+    """(language model weight, word insertion penalty, WER) of the setting with the lowest WER.
+
+    grid: hypotheses by (language model weight, word insertion penalty). Of settings that do equally well, ordered
+    by weight, then penalty, the middle one is taken, and the larger of two middle ones: it is the least likely to
+    lie at the edge of what works.
+    """
+    wers = {setting: word_errors(refs, hyps).wer for setting, hyps in grid.items()}
+    best = sorted(setting for setting, wer in wers.items() if wer == min(wers.values()))
+    lm_weight, penalty = best[len(best) // 2]
+    return lm_weight, penalty, wers[lm_weight, penalty]
+
+
+def frame_accuracy(predicted: np.ndarray, pdf_ids: np.ndarray) -> float:
+    """The fraction of frames whose predicted pdf-id is that of the alignment. Both: integers [N].
+
+    Raises ValueError if their lengths differ or are zero.
+    """
+    if predicted.shape != pdf_ids.shape or predicted.size == 0:
+        raise ValueError(f"predictions of shape {list(predicted.shape)} for an alignment of shape "
+                         f"{list(pdf_ids.shape)}; both need one pdf-id for each frame")
+    return float(np.mean(predicted == pdf_ids))
+
+
+def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:
+    """Write each utterance's alignment as Kaldi's per_utt: lines of ref, hyp, op, and the counts #csid."""
+    _check_same_utterances(refs, hyps)
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for utterance in sorted(refs):
+            pairs = kaldialign.align(refs[utterance], hyps[utterance], GAP)
+            columns = [(ref, hyp, _kind_of_error(ref, hyp)) for ref, hyp in pairs]
+            for row, name in enumerate(("ref", "hyp", "op ")):
+                cells = [column[row].ljust(max(map(len, column))) for column in columns]
+                print(" ".join((utterance, name, *cells)).rstrip(), file=file)
+            errors = [error for _, _, error in columns]
+            print(utterance, "#csid", *map(errors.count, "CSID"), file=file)
+
+
+def _kind_of_error(ref: str, hyp: str) -> str:
+    """Correct, Substituted, Inserted or Deleted, by its first letter."""
+    if ref == hyp:
+        return "C"
+    return "I" if ref == GAP else "D" if hyp == GAP else "S"
+
+
+def _check_same_utterances(refs: Sentences, hyps: Sentences) -> None:
+    if missing := sorted(refs.keys() ^ hyps.keys()):
+        side = "reference" if missing[0] in hyps else "hypothesis"
+        raise ValueError(f"utterance {missing[0]} has no {side} ({len(missing)} utterances are on one side "
+                         "only); decode and score the same utterances")
+    if not any(refs.values()):
+        raise ValueError("the references hold no words; a word error rate is not defined")

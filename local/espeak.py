@@ -1,0 +1,348 @@
+"""The default recipe's corpus: English from the eSpeak NG synthesiser in many voices, in rooms and noise.
+
+    python local/espeak.py --out data [--corpus-config conf/espeak.toml] [--jobs 2]
+
+writes, under the folder given with --out:
+    train/ dev/ test/     Kaldi data directories
+    audio/SPEAKER/*.wav   16 kHz, 16 bits, and the sentences in audio/SPEAKER/text
+    lexicon.txt           every word of the grammar, with the phones and alternatives of the CMU dictionary
+    lm_text               sentences for a language model, drawn from the grammar as the transcripts are
+    corpus.json           settings, speakers, and the SHA-256 of all samples
+
+The same settings give the same samples, bit for bit, in any number of jobs: what eSpeak says depends on what
+it said before, so each speaker is recorded in a fresh process. A finished speaker is not recorded again.
+
+The package `espeakng-loader` holds eSpeak NG, whose licence is the GPL, version 3; only this recipe uses it
+(the extra `demo` in setup.py). Letter: N samples.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import shutil
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from decant.files import atomic_path
+from decant.progress import progress
+from local.espeak_grammar import draw_sentence, spoken_text, vocabulary, word
+from local.espeak_noise import (
+    SAMPLE_RATE,
+    add_noise,
+    convolve,
+    draw_noise,
+    power,
+    resample,
+    room_response,
+    to_int16,
+    trim,
+)
+from local.espeak_voice import SAMPLE_RATE as ESPEAK_RATE
+from local.espeak_voice import Espeak, library_version
+
+ACCENTS = (
+    "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en", "en-gb-x-gbclan", "en-029", "en-gb-x-gbcwmd",
+)
+
+# Variants of eSpeak's voices, a third to a half of them women's. Each split has its own, so that a test voice
+# is a new one; variants that differ little from each other stand in the same split. Left out are whispers,
+# robots, voices with a loud echo, those whose formants are moved so far that vowels change, and near copies.
+VARIANTS = {
+    "train": (
+        "f1", "m1", "m3", "f2", "m5", "m7", "f5", "m8", "klatt", "anika", "Denis", "Diogo",
+        "Andrea", "Gene", "Marco", "aunty", "Mike", "Nguyen", "grandma", "Reed", "Storm", "Alicia",
+        "adam", "boris", "zac", "croak", "max", "ed", "edward", "klatt2", "paul", "gustave",
+        "klatt4", "miguel", "david", "pedro", "grandpa", "mike2", "john",
+    ),
+    "dev": ("shelby", "Alex", "f4", "sandro", "m4", "pablo", "klatt3", "victor"),
+    "test": ("f3", "m2", "Annie", "antonio", "steph", "robert", "linda", "m6", "steph2", "Michael"),
+}
+SPLITS = tuple(VARIANTS)
+
+PITCH_CHANGE = 5  # how far an utterance's pitch and its range stray, at most, from the speaker's usual
+SPEED_CHANGE = 0.08  # the same for speed, as a fraction
+BABBLE_VOICES = 4
+BABBLE_SENTENCES = 5  # from each of those voices
+
+
+@dataclass(frozen=True)
+class EspeakConfig:
+    """What is recorded: the table [corpus]. Values are drawn evenly between a `low` and its `high`.
+
+    If recognition is too easy or too hard, turn first the signal-to-noise ratio, then the room.
+    """
+
+    seed: int = 1  # of everything random
+    train_minutes: float = 30.0  # audio of each split, silence included
+    dev_minutes: float = 4.0
+    test_minutes: float = 6.0
+    speaker_minutes: float = 1.0  # audio of one speaker, about 25 utterances; sets the number of speakers
+    lm_sentences: int = 5000  # lines of lm_text
+
+    speed_low: int = 130  # a speaker's usual speed, words a minute
+    speed_high: int = 200
+    pitch_low: int = 30  # a speaker's usual pitch, 0 to 99; 50 is the voice variant's own
+    pitch_high: int = 70
+    pitch_range_low: int = 30  # a speaker's range of pitch, 0 (monotonous) to 99; 50 is the variant's own
+    pitch_range_high: int = 70
+
+    # From here on, drawn for each utterance.
+    t60_low: float = 0.2  # reverberation time of the room, in seconds
+    t60_high: float = 0.6
+    direct_low: float = 0.0  # energy of the direct sound over that of the reverberation, dB
+    direct_high: float = 10.0
+    snr_low: float = 5.0  # power of speech over that of white, pink or babble noise, dB
+    snr_high: float = 20.0
+    silence_low: float = 0.1  # before and after the speech, in seconds
+    silence_high: float = 0.4
+    level_low: float = -36.0  # root mean square of an utterance, dB relative to full scale
+    level_high: float = -20.0
+
+    def __post_init__(self):
+        values = dataclasses.asdict(self)
+        if not_finite := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise ValueError(f"{', '.join(not_finite)} must be finite")
+        for name, value in values.items():
+            if name.endswith("_low") and value > (high := values[name[:-4] + "_high"]):
+                raise ValueError(f"{name} {value} is above {name[:-4]}_high {high}; exchange them")
+        for name in ("train_minutes", "dev_minutes", "test_minutes", "speaker_minutes", "lm_sentences"):
+            if values[name] <= 0:
+                raise ValueError(f"{name} is {values[name]}; it must be above 0")
+        if self.seed < 0 or self.silence_low < 0:
+            raise ValueError("seed and silence_low must not be negative")
+        if self.t60_low < 0.01:
+            raise ValueError(f"t60_low is {self.t60_low}; it must be at least 0.01 s")
+        if self.speed_low < 80 or self.speed_high > 450:
+            raise ValueError("speed_low and speed_high must lie between 80 and 450 words a minute")
+        for name in ("pitch", "pitch_range"):
+            lowest, highest = PITCH_CHANGE, 99 - PITCH_CHANGE
+            if values[f"{name}_low"] < lowest or values[f"{name}_high"] > highest:
+                raise ValueError(f"{name}_low and {name}_high must lie between {lowest} and {highest}")
+
+    def num_speakers(self, split: str) -> int:
+        return max(1, round(getattr(self, f"{split}_minutes") / self.speaker_minutes))
+
+
+@dataclass(frozen=True)
+class Speaker:
+    id: str
+    split: str
+    index: int  # within the split, from 0
+    accent: str  # language of eSpeak's
+    variant: str  # voice variant of eSpeak's
+    speed: int  # words a minute
+    pitch: int  # eSpeak's scale, as in EspeakConfig
+    pitch_range: int
+    word_gap: int  # pause between words, 10 ms at normal speed
+
+
+def list_speakers(config: EspeakConfig) -> list[Speaker]:
+    """All speakers. No two of a split share accent and variant, until all pairs are used up."""
+    speakers = []
+    for split, variants in VARIANTS.items():
+        for index in range(config.num_speakers(split)):
+            rng = _generator(config, split, index, 0)
+            speakers.append(
+                Speaker(
+                    id=f"{split}{index:04d}",
+                    split=split,
+                    index=index,
+                    accent=ACCENTS[(index % len(variants) + index // len(variants)) % len(ACCENTS)],
+                    variant=variants[index % len(variants)],
+                    speed=int(rng.integers(config.speed_low, config.speed_high + 1)),
+                    pitch=int(rng.integers(config.pitch_low, config.pitch_high + 1)),
+                    pitch_range=int(rng.integers(config.pitch_range_low, config.pitch_range_high + 1)),
+                    word_gap=int(rng.integers(4)),
+                )
+            )
+    return speakers
+
+
+def _generator(config: EspeakConfig, split: str, *stream: int) -> np.random.Generator:
+    return np.random.default_rng((config.seed, SPLITS.index(split), *stream))
+
+
+def record_speaker(speaker: Speaker, config: EspeakConfig, folder: Path) -> None:
+    """Fills `folder`, which appears when all is done, with the speaker's utterances and their `text`.
+
+    Run it in a fresh process: see espeak_voice.
+    """
+    rng = _generator(config, speaker.split, speaker.index, 1)
+    espeak = Espeak(seed=int(rng.integers(1, 2**31)))
+    babble = _record_babble(espeak, speaker, rng)
+    espeak.set_voice(speaker.accent, speaker.variant)
+    seconds_left = 60 * getattr(config, f"{speaker.split}_minutes") / config.num_speakers(speaker.split)
+    lines = []
+    temporary = folder.with_name(f".{folder.name}")
+    temporary.mkdir()
+    while seconds_left > 0:
+        tokens = draw_sentence(rng)
+        samples = degrade(_say(espeak, tokens, speaker, rng), babble, config, rng)
+        seconds_left -= len(samples) / SAMPLE_RATE
+        utterance = f"{speaker.id}-{len(lines):03d}"
+        soundfile.write(temporary / f"{utterance}.wav", samples, SAMPLE_RATE, subtype="PCM_16")
+        lines.append(f"{utterance} {' '.join(map(word, tokens))}\n")
+    (temporary / "text").write_text("".join(lines))
+    temporary.rename(folder)
+
+
+def _say(espeak: Espeak, tokens: list[str], speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
+    """One clean utterance [N] at SAMPLE_RATE, a little faster or slower, higher or lower than usual."""
+    samples = espeak.say(
+        spoken_text(tokens),
+        speed=round(speaker.speed * rng.uniform(1 - SPEED_CHANGE, 1 + SPEED_CHANGE)),
+        pitch=speaker.pitch + int(rng.integers(-PITCH_CHANGE, PITCH_CHANGE + 1)),
+        pitch_range=speaker.pitch_range + int(rng.integers(-PITCH_CHANGE, PITCH_CHANGE + 1)),
+        word_gap=speaker.word_gap,
+    )
+    return resample(trim(samples.astype(float)), ESPEAK_RATE)
+
+
+def _record_babble(espeak: Espeak, speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
+    """Several voices of the speaker's split talking at the same time, equally loud."""
+    voices = []
+    for _ in range(BABBLE_VOICES):
+        espeak.set_voice(str(rng.choice(ACCENTS)), str(rng.choice(VARIANTS[speaker.split])))
+        said = [_say(espeak, draw_sentence(rng), speaker, rng) for _ in range(BABBLE_SENTENCES)]
+        voices.append(np.concatenate(said))
+    length = max(map(len, voices))
+    return sum(np.resize(voice / np.sqrt(power(voice)), length) for voice in voices)
+
+
+def degrade(
+    speech: np.ndarray, babble: np.ndarray, config: EspeakConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """Speech [N] in a random room, with random noise, level, and silence around it: int16."""
+
+    def draw(name: str) -> float:
+        return rng.uniform(getattr(config, f"{name}_low"), getattr(config, f"{name}_high"))
+
+    before, after = round(draw("silence") * SAMPLE_RATE), round(draw("silence") * SAMPLE_RATE)
+    room = room_response(draw("t60"), draw("direct"), rng)
+    heard = convolve(np.pad(speech, (before, after)), room)
+    noise = draw_noise(len(heard), babble, rng)
+    noisy = add_noise(heard, noise, draw("snr"), spoken=slice(before, before + len(speech)))
+    return to_int16(noisy, draw("level"))
+
+
+def record_all(speakers: Iterable[Speaker], config: EspeakConfig, audio: Path, jobs: int) -> None:
+    """Records speakers that have no folder in `audio` yet, `jobs` at a time; RuntimeError if one fails."""
+    for remains in audio.glob(".*"):  # of a run that was killed
+        shutil.rmtree(remains)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["decant.progress", "soundfile"])  # imported once, not once a speaker
+
+    def record(speaker: Speaker) -> None:
+        process = context.Process(target=record_speaker, args=(speaker, config, audio / speaker.id))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"recording {speaker.id} failed with status {process.exitcode}; see above why")
+
+    to_do = [speaker for speaker in speakers if not (audio / speaker.id).exists()]
+    with ThreadPool(jobs) as pool:
+        for _ in progress(pool.imap_unordered(record, to_do), len(to_do), "speakers"):
+            pass
+
+
+def write_corpus(out: Path, config: EspeakConfig, jobs: int = 1) -> None:
+    """Writes all that the module's docstring lists into `out`, going on where an interrupted run stopped.
+
+    Raises ValueError if `out` was begun with other settings.
+    """
+    settings = {"espeak_ng": library_version(), "config": dataclasses.asdict(config)}
+    description = out / "corpus.json"
+    if description.exists():
+        begun = json.loads(description.read_text())
+        if {name: begun.get(name) for name in settings} != settings:
+            raise ValueError(f"{description}: begun with other settings; remove the folder or choose another")
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    _write(description, json.dumps(settings, indent=2))
+
+    speakers = list_speakers(config)
+    record_all(speakers, config, out / "audio", jobs)
+    _write_kaldi_files(out, speakers)
+    rng = np.random.default_rng((config.seed, len(SPLITS)))
+    sentences = (map(word, draw_sentence(rng)) for _ in range(config.lm_sentences))
+    _write(out / "lm_text", "".join(" ".join(words) + "\n" for words in sentences))
+    settings["samples_sha256"] = _hash_samples(out / "audio" / speaker.id for speaker in speakers)
+    settings["speakers"] = [dataclasses.asdict(speaker) for speaker in speakers]
+    _write(description, json.dumps(settings, indent=2))
+
+
+def _write_kaldi_files(out: Path, speakers: list[Speaker]) -> None:
+    """The data directories and the lexicon."""
+    # Imported here, because torch comes with them: the processes that record import this module, too.
+    from decant.data_dir import Utterance, write_data_dir
+    from decant.lexicon import pronounce_words, write_lexicon
+
+    for split in SPLITS:
+        utterances = []
+        for folder in (out / "audio" / speaker.id for speaker in speakers if speaker.split == split):
+            for line in (folder / "text").read_text().splitlines():
+                name, *words = line.split()
+                utterances.append(Utterance(name, folder.name, folder / f"{name}.wav", tuple(words)))
+        write_data_dir(out / split, utterances)
+    write_lexicon(pronounce_words(vocabulary()), out / "lexicon.txt")
+
+
+def _hash_samples(folders: Iterable[Path]) -> str:
+    """SHA-256 of all samples, speaker by speaker, utterance by utterance."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.glob("*.wav")):
+            samples, _ = soundfile.read(path, dtype="int16")
+            digest.update(samples.astype("<i2").tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text)
+
+
+def read_config(path: Path) -> EspeakConfig:
+    """The settings in table [corpus] of a TOML file; fields that are not there have their defaults.
+
+    Raises ValueError for an unknown field, a wrong type, a senseless value, and if there is no such table.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))["corpus"]
+    except KeyError:
+        raise ValueError(f"{path}: no table [corpus]; add it (it may be empty)") from None
+    types = {field.name: field.type for field in dataclasses.fields(EspeakConfig)}
+    for name, value in table.items():
+        if name not in types:
+            raise ValueError(f"{path}: [corpus] has no field {name!r}; the fields are {', '.join(types)}")
+        if type(value) is not types[name] and (type(value), types[name]) != (int, float):
+            kind = types[name].__name__
+            raise ValueError(f"{path}: [corpus] {name} is {value!r}; it must be of type {kind}")
+    try:
+        return EspeakConfig(**table)
+    except ValueError as error:
+        raise ValueError(f"{path}: [corpus] {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--corpus-config", type=Path, help="TOML file with settings in a table [corpus]")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="speakers at a time")
+    options = parser.parse_args(arguments)
+    config = read_config(options.corpus_config) if options.corpus_config else EspeakConfig()
+    write_corpus(options.out, config, options.jobs)
+
+
+if __name__ == "__main__":
+    main()

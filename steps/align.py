@@ -1,0 +1,42 @@
+"""Stage 5: the hard labels (a pdf-id a frame) of every split by forced alignment, and the frame stores."""
+
+from decant.archive import write_int_vectors
+from decant.cepstra import gmm_features
+from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
+from decant.fbank import load_features, read_unusable, write_unusable
+from decant.frame_store import write_frame_store
+from decant.gmm import align, load_gmm
+from decant.hmm import read_transitions, state_graph
+from decant.lexicon import check_words, read_lexicon
+from steps.common import SPLITS, Stage, as_tensors, run_step
+
+
+def main(stage: Stage) -> None:
+    [limits] = stage.config(utterances=UtterancesConfig)
+    lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
+    gmm, num_cepstra = load_gmm(stage.exp / "monophone")
+    transitions = read_transitions(stage.exp / "monophone" / "transitions.json")
+    for split in SPLITS:
+        utterances = read_data_dir(stage.exp / "data" / split)
+        check_words(lexicon, utterances, stage.exp / "data" / split / "text")
+        features_dir, out = stage.exp / "fbank" / split, stage.out / split
+        words = {utterance.id: utterance.words for utterance in utterances}
+        features = as_tensors(gmm_features(features_dir, num_cepstra))
+        graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
+        labels, unusable = {}, read_unusable(features_dir)
+        for (utterance, x), graph, path in zip(features.items(), graphs, align(gmm, graphs, list(features.values())),
+                                               strict=True):
+            if path is None:
+                unusable[utterance] = f"{len(x)} frames are fewer than the {graph.min_frames} states of its transcript"
+            else:
+                labels[utterance] = path.pdfs
+        out.mkdir(exist_ok=True)
+        check_unusable(split, unusable, len(utterances), limits)
+        write_unusable(out, unusable)
+        write_int_vectors(out / "ali", labels.items())
+        write_frame_store(out, ((utterance, frames, labels[utterance])
+                                for utterance, frames in load_features(features_dir, labels)))
+
+
+if __name__ == "__main__":
+    run_step(main)

@@ -1,0 +1,69 @@
+"""What the steps' programs share: their arguments, their log, and errors in one line."""
+
+import argparse
+import ctypes
+import logging
+import signal
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+logger = logging.getLogger("decant.steps")
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage's program is given. exp holds the finished stages, out is this stage's own folder."""
+
+    exp: Path
+    out: Path
+    jobs: int
+    device: torch.device
+    corpus: str
+
+    @property
+    def model_jobs(self) -> int:
+        """Models trained at a time: one a core, but one after the other on a GPU."""
+        return self.jobs if self.device.type == "cpu" else 1
+
+    def config(self, **tables: type) -> list[Any]:
+        """The named tables of the config: stage.config(fbank=FbankConfig) gives [FbankConfig(...)]."""
+        settings = tomllib.loads((self.out / "config.toml").read_text(encoding="utf-8"))
+        return [table(**{field: tuple(value) if isinstance(value, list) else value
+                         for field, value in settings[name].items()}) for name, table in tables.items()]
+
+
+def as_tensors(features: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    return {utterance: torch.from_numpy(x) for utterance, x in features}
+
+
+def run_step(main: Callable[[Stage], None]) -> None:
+    """Runs a stage's program; a user's mistake ends it with one line on stderr and in the stage's log."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    for name, kind in (("exp", Path), ("out", Path), ("jobs", int), ("device", str), ("corpus", str)):
+        parser.add_argument(f"--{name}", type=kind, required=True)
+    given = parser.parse_args()
+    # A killed run.sh takes its stages along: Linux's PR_SET_PDEATHSIG is 1.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[
+        logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
+    try:
+        main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus))
+    except (ValueError, OSError, FloatingPointError) as error:
+        logger.debug("", exc_info=True)
+        logger.error("error: %s", error)
+        sys.exit(1)
+
+
+def choose_device(name: str) -> torch.device:
+    """cuda where there is one for "auto"; ValueError for "cuda" where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -1,0 +1,16 @@
+"""Stage 2: the filterbanks of every split."""
+
+from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
+from decant.fbank import FbankConfig, compute_fbank_dir
+from steps.common import SPLITS, Stage, run_step
+
+
+def main(stage: Stage) -> None:
+    config, limits = stage.config(fbank=FbankConfig, utterances=UtterancesConfig)
+    for split in SPLITS:
+        unusable = compute_fbank_dir(stage.exp / "data" / split, stage.out / split, config, stage.jobs)
+        check_unusable(split, unusable, len(read_data_dir(stage.exp / "data" / split)), limits)
+
+
+if __name__ == "__main__":
+    run_step(main)

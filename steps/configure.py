@@ -1,0 +1,80 @@
+"""Reads run.sh's options and the recipe's TOML, checks every field, then turns into the recipe's list of stages.
+
+    run.sh [--stage N] [--stop-stage M] [--list] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
+           [--device auto|cpu|cuda] [--<table>.<field> VALUE ...]
+"""
+
+import fcntl
+import importlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from decant.acoustic_model import AcousticModelConfig
+from decant.beam_search import SearchConfig
+from decant.config import config_parser, read_tables, write_tables
+from decant.data_dir import UtterancesConfig
+from decant.decoding_graph import GraphConfig
+from decant.ensemble import EnsembleConfig
+from decant.fbank import FbankConfig
+from decant.gmm import MonophoneConfig
+from decant.hmm import HmmConfig
+from decant.language_model import LanguageModelConfig
+from decant.scoring import ScoringConfig
+from decant.soft_targets import DistillationConfig
+from decant.training import TrainingConfig
+
+SHARED_TABLES = {
+    "utterances": UtterancesConfig, "language_model": LanguageModelConfig, "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig,
+    "graph": GraphConfig, "acoustic_model": AcousticModelConfig, "training": TrainingConfig,
+    "ensemble": EnsembleConfig, "distillation": DistillationConfig, "student_training": TrainingConfig,
+    "search": SearchConfig, "scoring": ScoringConfig,
+}
+
+
+def main() -> None:
+    script, recipe, *arguments = sys.argv[1:]
+    tables = {"corpus": importlib.import_module(f"local.{recipe}").CorpusConfig, **SHARED_TABLES}
+    parser = config_parser(tables, prog=script, description=__doc__.partition("\n")[0])
+    parser.add_argument("--stage", type=int | None, help="run again from this stage on, done or not")
+    parser.add_argument("--stop-stage", type=int, default=99, help="the last stage to run")
+    parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
+    parser.add_argument("--corpus", default="", help="folder that holds the corpus already, instead of a download")
+    parser.add_argument("--conf", default=f"conf/{recipe}.toml", help="the recipe's settings")
+    parser.add_argument("--exp", default=f"exp/{recipe}", help="folder of everything that the stages write")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
+    parser.exit_on_error = True
+    options = parser.parse_args(arguments)
+    parser.exit_on_error = False
+    configured = read_tables(Path(options.conf), tables, parser, arguments)
+
+    exp = Path(options.exp).resolve()
+    run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
+           "corpus": str(Path(options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
+           "device": options.device, "config": {name: asdict(table) for name, table in configured.items()}}
+    if not options.list:
+        exp.mkdir(parents=True, exist_ok=True)
+        run["lock"] = take_lock(exp / ".lock")
+        write_tables(exp / "config.toml", configured)
+    os.execvpe("bash", ["bash", script], os.environ | {"DECANT_RUN": json.dumps(run)})
+
+
+def take_lock(path: Path) -> int:
+    """Locks the experiment folder for this process, the shell that takes its place, and the stages that inherit it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"{path.parent}: another run is working here; wait for it, or take another --exp") from None
+    os.set_inheritable(lock, True)
+    return lock
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

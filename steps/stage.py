@@ -1,0 +1,140 @@
+"""One stage's bookkeeping: is it done, stale or to do; run it; keep what it wrote only when it is whole.
+
+    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] -- PROGRAM        (a line of steps/stages.sh)
+
+A stage works in `EXP/NAME.partial` and is renamed to `EXP/NAME` when its program has succeeded; a program that is
+started again finds what it had written there, as long as config and inputs are the same. `stage.json` keeps what the
+stage came from: its tables of the config, a fingerprint of every stage it read, seconds, and a hash of every file.
+Only the standard library here: fourteen stages that have nothing to do should take no time.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NOT_OUTPUT = ("stage.json", "log", "config.toml")
+
+
+def file_facts(path: Path) -> list:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(directory: Path) -> dict[str, list]:
+    """{relative path: [bytes, mtime in ns, SHA-256]} of a finished stage's files."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file())
+    return {str(p.relative_to(directory)): [*file_facts(p), file_hash(p)]
+            for p in files if str(p.relative_to(directory)) not in NOT_OUTPUT}
+
+
+def fingerprint(directory: Path) -> str:
+    """Of a finished stage's files as they are now: a file whose size or time changed is read again, so that a change by
+    hand makes what follows stale, and a mere copy does not."""
+    lines = []
+    for name, (size, mtime, digest) in sorted(json.loads((directory / "stage.json").read_text())["files"].items()):
+        path = directory / name
+        if not path.exists():
+            digest = "removed"
+        elif file_facts(path) != [size, mtime]:
+            digest = file_hash(path)
+        lines.append(f"{name} {digest}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def stale_reason(run: dict, name: str) -> str:
+    """Why a finished stage is stale, or ""; by what its stage.json says it came from."""
+    exp = Path(run["exp"])
+    before = json.loads((exp / name / "stage.json").read_text())
+    for table, old in before["config"].items():
+        new = run["config"].get(table, {})
+        changed = [f"{table}.{field}" for field in sorted({*new, *old}) if new.get(field) != old.get(field)]
+        if changed:
+            return f"{', '.join(changed)} changed"
+    if not before["reads"] and run["corpus"] not in ("", before["corpus"]):
+        return "another corpus folder"
+    for read, old in before["reads"].items():
+        if not (exp / read / "stage.json").exists():
+            return f"{read} is not there"
+        if fingerprint(exp / read) != old:
+            return f"{read} changed"
+        if stale_reason(run, read):
+            return f"{read} is stale"
+    return ""
+
+
+def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> None:
+    """Runs the program in the partial folder, goes on in one that an interrupted run left, renames it at the end."""
+    partial = directory.with_name(directory.name + ".partial")
+    note = partial / "stage.json"
+    if partial.exists() and (not note.exists() or json.loads(note.read_text()) != origin):
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    note.write_text(json.dumps(origin))
+    shutil.copyfile(Path(run["exp"]) / "config.toml", partial / "config.toml")
+    started = time.monotonic()
+    arguments = ["--exp", run["exp"], "--out", str(partial), "--jobs", str(run["jobs"]), "--device", run["device"],
+                 "--corpus", run["corpus"]]
+    status = subprocess.run([sys.executable, *program, *arguments], pass_fds=[run["lock"]]).returncode
+    if status != 0:
+        sys.exit(f"{' '.join(program)} failed (exit status {status}); its log: {partial / 'log'}")
+    origin = origin | {"seconds": round(time.monotonic() - started, 1), "files": hash_files(partial)}
+    note.write_text(json.dumps(origin, indent=1))
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.rename(directory)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="stage", description=__doc__.partition("\n")[0])
+    parser.add_argument("number", type=int)
+    parser.add_argument("name")
+    parser.add_argument("--reads", nargs="*", default=[])
+    parser.add_argument("--config", nargs="*", default=[])
+    separator = sys.argv.index("--")
+    stage, program = parser.parse_args(sys.argv[1:separator]), sys.argv[separator + 1:]
+    run = json.loads(os.environ["DECANT_RUN"])
+    exp, directory = Path(run["exp"]), Path(run["exp"]) / stage.name
+    wanted = (run["stage"] or 0) <= stage.number <= run["stop_stage"]
+    missing = [name for name in stage.reads if not (exp / name / "stage.json").exists()]
+    title = f"{stage.number:>2} {stage.name}"
+
+    if missing:
+        if run["list"]:
+            print(f"{title:<16} to do")
+        elif wanted:
+            sys.exit(f"error: stage {stage.number} ({stage.name}) reads {', '.join(missing)}, not there yet in {exp}; "
+                     "run without --stage, or from an earlier one")
+        return
+    origin = {"config": {table: run["config"][table] for table in stage.config},
+              "reads": {name: fingerprint(exp / name) for name in stage.reads}, "corpus": run["corpus"]}
+    done = (directory / "stage.json").exists()
+    stale = stale_reason(run, stage.name) if done else ""
+    state = f"stale: {stale}" if stale else "done" if done else "to do"
+    if run["list"]:
+        print(f"{title:<16} {state}")
+    elif not wanted:
+        if state != "done" and stage.number < (run["stage"] or 0):
+            sys.exit(f"error: stage {stage.number} ({stage.name}) is {state}; run from there, or without --stage")
+    elif state == "done" and run["stage"] is None:
+        print(f"== stage {title}: done, passed over", flush=True)
+    else:
+        print(f"== stage {title}{f' ({state})' if stale else ''}", flush=True)
+        if run["stage"] is not None:  # asked for: from the start, and no longer done until it is
+            shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(directory.with_name(directory.name + ".partial"), ignore_errors=True)
+        run_stage(run, directory, origin, program)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+# The stages that all recipes share, by number; recipes/<corpus>/run.sh comes to them after its own.
+#
+#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] -- PROGRAM
+#
+# runs PROGRAM unless the stage is done: it finds the named stages' folders in the experiment folder and the named
+# tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
+
+# Lexicon, symbol tables and language model: lexicon.txt, words.txt, phones.txt, lm.arpa
+stage 1 lang --reads data --config language_model -- steps/prepare_lang.py
+
+# Filterbanks of every split: SPLIT/feats.scp, cmvn.scp, fbank.toml, unusable.txt
+stage 2 fbank --reads data --config fbank utterances -- steps/compute_fbank.py
+
+# Monophone HMM with Gaussian mixtures, from a flat start: model.safetensors, transitions.json
+stage 3 monophone --reads data lang fbank --config hmm monophone -- steps/train_monophone.py
+
+# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
+stage 5 alignment --reads data lang fbank monophone --config utterances -- steps/align.py
+
+# Decoding graph: HCLG.fst, words.txt
+stage 6 graph --reads lang monophone --config graph -- steps/make_graph.py
+
+# The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
+stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
+
+# The other members, which differ in their seed alone: member_02 ... member_10
+stage 8 ensemble --reads fbank alignment baseline --config acoustic_model training ensemble -- steps/train_ensemble.py
+
+# The ensemble's softened predictions on the training frames, a file a temperature
+stage 9 soft_targets --reads alignment baseline ensemble --config distillation -- steps/make_soft_targets.py
+
+# One student a temperature, and for the temperature that dev chose one more for each further seed
+stage 10 students --reads fbank alignment soft_targets --config acoustic_model distillation student_training \
+  -- steps/train_students.py
+
+# Every system on dev and test: decoded with what dev chose; results.json
+stage 13 score --reads data lang fbank monophone alignment graph baseline ensemble students --config search scoring \
+  -- steps/decode_and_score.py
+
+# The tables: results.json, RESULTS.md
+stage 14 report --reads score -- steps/report.py

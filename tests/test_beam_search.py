@@ -1,0 +1,139 @@
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+
+from decant.archive import write_matrices
+from decant.beam_search import SearchConfig, decode, decode_grid, read_graph
+from decant.decoding_graph import GraphConfig, build_graph
+from decant.fst_arrays import read_arrays
+from decant.hmm import HmmConfig, TransitionModel
+from decant.lexicon import make_lexicon
+
+LEXICON = make_lexicon([("no", ("N", "O")), ("on", ("O", "N")), ("oh", ("O",))])
+TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig())
+ARPA = f"""\\data\\
+ngram 1=5
+
+\\1-grams:
+-99 <s>
+{math.log10(0.25)} </s>
+{math.log10(0.65)} no
+{math.log10(0.05)} oh
+{math.log10(0.05)} on
+
+\\end\\
+"""
+CONFIG = SearchConfig()
+
+
+@pytest.fixture(scope="module")
+def graph_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("graph")
+    (directory / "lm.arpa").write_text(ARPA)
+    build_graph(LEXICON, directory / "lm.arpa", TRANSITIONS, directory / "graph", GraphConfig())
+    return directory / "graph"
+
+
+def spoken(*phones, height=20.0):
+    """Log-likelihoods [T, S] of phones, two frames a state: `height` for the right pdf-id, else 0."""
+    pdfs = np.repeat([pdf for phone in phones for pdf in TRANSITIONS.pdfs(phone)], 2)
+    log_likelihoods = np.zeros((len(pdfs), TRANSITIONS.num_pdfs), np.float32)
+    log_likelihoods[np.arange(len(pdfs)), pdfs] = height
+    return log_likelihoods
+
+
+@pytest.fixture
+def scp(tmp_path):
+    utterances = {
+        "u1": spoken("SIL", "N", "O", "SIL", "O", "N"),
+        "u2": spoken("O"),
+        "u3": spoken("SIL"),
+        "u4": np.random.default_rng(0).normal(0, 3, (40, TRANSITIONS.num_pdfs)).astype(np.float32),
+        "u5": spoken("N", "O", "N", "O", "SIL"),
+    }
+    write_matrices(tmp_path / "log_likelihoods", utterances.items())
+    return tmp_path / "log_likelihoods.scp"
+
+
+def test_the_words_that_were_spoken_are_found(graph_dir):
+    graph = read_graph(graph_dir)
+    assert decode(graph, spoken("SIL", "N", "O", "SIL", "O", "N"), 1.0, CONFIG) == (("no", "on"), True)
+    assert decode(graph, spoken("O", "O"), 1.0, CONFIG) == (("oh", "oh"), True)
+    assert decode(graph, spoken("SIL"), 1.0, CONFIG) == ((), True)
+
+
+def test_a_larger_language_model_weight_prefers_the_likelier_word(graph_dir):
+    # "on" fits better by 1 in each of 12 frames; "no" costs less by log(0.65 / 0.05) = 2.6.
+    log_likelihoods = np.maximum(spoken("O", "N", height=4.0), spoken("N", "O", height=3.0))
+    graph = read_graph(graph_dir)
+    assert decode(graph, log_likelihoods, 1.0, CONFIG)[0] == ("on",)
+    assert decode(graph, log_likelihoods, 10.0, CONFIG)[0] == ("no",)
+
+
+def test_the_word_insertion_penalty_is_added_to_every_arc_with_a_word_and_to_no_other(graph_dir):
+    before = read_arrays(graph_dir / "HCLG.fst").arcs
+    penalised = read_graph(graph_dir, 2.5).fst
+    costs = [float(line.split()[4]) if len(line.split()) == 5 else 0.0
+             for line in penalised.to_str(show_weight_one=True).splitlines() if len(line.split()) >= 4]
+    np.testing.assert_allclose(costs, before["cost"] + 2.5 * (before["output"] > 0), atol=1e-4)
+    assert 0 < (before["output"] > 0).sum() < len(before)
+
+
+def test_a_word_insertion_penalty_makes_words_fewer(graph_dir):
+    log_likelihoods = spoken("O", "O", height=1.0)
+    assert len(decode(read_graph(graph_dir, -5.0), log_likelihoods, 1.0, CONFIG)[0]) == 2
+    assert len(decode(read_graph(graph_dir, 50.0), log_likelihoods, 1.0, CONFIG)[0]) == 0
+
+
+def test_a_grid_gives_what_single_decodings_give_whatever_the_number_of_jobs(graph_dir, scp):
+    weights, penalties = [1.0, 5.0], [0.0, 1.0]
+    grid = decode_grid(scp, graph_dir, weights, penalties, CONFIG, jobs=2)
+    assert decode_grid(scp, graph_dir, weights, penalties, CONFIG, jobs=1) == grid
+    assert list(grid) == [(1.0, 0.0), (1.0, 1.0), (5.0, 0.0), (5.0, 1.0)]
+    assert list(grid[1.0, 0.0].words) == ["u1", "u2", "u3", "u4", "u5"]
+    assert grid[1.0, 0.0].words["u5"] == ("no", "no")
+    assert grid[5.0, 1.0].words["u1"] == decode(
+        read_graph(graph_dir, 1.0), spoken("SIL", "N", "O", "SIL", "O", "N"), 5.0, CONFIG
+    )[0]
+
+
+def test_an_utterance_that_ends_in_no_final_state_keeps_its_words_and_is_listed(graph_dir, tmp_path, caplog):
+    write_matrices(tmp_path / "x", [("cut", spoken("N")[:2]), ("whole", spoken("N", "O"))])
+    with caplog.at_level(logging.WARNING):
+        result = decode_grid(tmp_path / "x.scp", graph_dir, [1.0], [0.0], CONFIG, jobs=1)[1.0, 0.0]
+    assert result.partial == ("cut",)
+    assert result.words == {"cut": ("no",), "whole": ("no",)}
+    assert "1 of 2 utterances end in no final state; their best partial paths count: cut" in caplog.text
+
+
+def test_a_matrix_of_another_width_is_refused_with_both_numbers_and_the_utterance(graph_dir, tmp_path):
+    write_matrices(tmp_path / "x", [("u7", np.zeros((5, 12), np.float32))])
+    with pytest.raises(ValueError, match=r"utterance u7: log-likelihoods of shape \[5, 12\] .* 11 pdf-ids"):
+        decode_grid(tmp_path / "x.scp", graph_dir, [1.0], [0.0], CONFIG, jobs=1)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((0, 11)), np.full((5, 11), np.nan), np.full((5, 11), -np.inf)])
+def test_log_likelihoods_that_are_empty_or_not_finite_are_refused(graph_dir, bad):
+    with pytest.raises(ValueError, match="log-likelihoods without frames, or not all finite"):
+        decode(read_graph(graph_dir), bad.astype(np.float32), 1.0, CONFIG)
+
+
+def test_a_graph_with_labels_beyond_its_pdf_ids_is_refused_by_name(graph_dir, tmp_path):
+    for name in ("HCLG.fst", "words.txt"):
+        (tmp_path / name).write_bytes((graph_dir / name).read_bytes())
+    (tmp_path / "graph.json").write_text(json.dumps({"num_pdfs": 10}))
+    with pytest.raises(ValueError, match="labels beyond the 10 pdf-ids of graph.json"):
+        read_graph(tmp_path)
+
+
+def test_a_missing_graph_is_reported_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match="graph.json"):
+        read_graph(tmp_path)
+
+
+def test_a_narrow_beam_is_not_allowed_to_be_zero():
+    with pytest.raises(ValueError, match="beam is 0"):
+        SearchConfig(beam=0)

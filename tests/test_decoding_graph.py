@@ -1,0 +1,223 @@
+import gzip
+import itertools
+import json
+import logging
+import math
+from dataclasses import asdict
+
+import kaldi_decoder
+import kaldifst
+import numpy as np
+import pytest
+
+from decant.decoding_graph import GraphConfig, add_hmm_self_loops, build_graph
+from decant.fst_arrays import ARC, from_arcs, read_arrays
+from decant.hmm import HmmConfig, TransitionModel
+from decant.lexicon import make_lexicon
+
+LEXICON = make_lexicon([("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))])  # c sounds like a
+TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig(self_loop_scale=0.7))
+PHONE_ARCS = {phone: TRANSITIONS.phone_arcs(phone) for phone in LEXICON.phones}
+SELF_LOOPS = TRANSITIONS.self_loop_log_prob
+WORD_PROBS = {"a": 0.5, "b": 0.2, "c": 0.1}
+END_PROB = 0.2
+SILENCE_PROB = 0.3
+ROUNDING = 0.01  # minimising rounds the cost of each arc to 1/1024
+
+
+def arpa(unigrams, bigrams=()):
+    lines = ["\\data\\", f"ngram 1={len(unigrams)}", *([f"ngram 2={len(bigrams)}"] if bigrams else [])]
+    lines += ["\n\\1-grams:", *unigrams]
+    lines += ["\n\\2-grams:", *bigrams] if bigrams else []
+    return "\n".join([*lines, "\n\\end\\", ""])
+
+
+UNIGRAM = arpa(["-99 <s>", f"{math.log10(END_PROB)} </s>",
+                *(f"{math.log10(prob)} {word}" for word, prob in WORD_PROBS.items())])
+
+
+def build(directory, language_model=UNIGRAM, lexicon=LEXICON, silence_prob=SILENCE_PROB):
+    (directory / "lm.arpa").write_text(language_model)
+    graph_dir = directory / "graph"
+    facts = build_graph(lexicon, directory / "lm.arpa", TRANSITIONS, graph_dir, GraphConfig(silence_prob))
+    return graph_dir, facts
+
+
+def sentence_cost(graph_dir, sentence):
+    """Cost of the graph's cheapest path that speaks a sentence, self-loops left out; inf if there is none."""
+    ids = dict(line.split() for line in (graph_dir / "words.txt").read_text().splitlines())
+    fst = kaldifst.StdVectorFst(kaldifst.StdConstFst.read(str(graph_dir / "HCLG.fst")))
+    kaldifst.arcsort(fst, "olabel")
+    acceptor = kaldifst.make_linear_acceptor([int(ids[word]) for word in sentence.split()])
+    best = kaldifst.shortest_path(kaldifst.compose(fst, acceptor))
+    if best.start < 0:
+        return math.inf
+    _, _, _, weight = kaldifst.get_linear_symbol_sequence(best)
+    return weight.value
+
+
+def viterbi(phones, log_likelihoods):
+    """Cost of the best path of frames through a row of phones."""
+    alphas, entering = {}, 0.0  # log-probability of each state of the row; that of entering the next phone
+    for t, frame in enumerate(log_likelihoods):
+        new = {}
+        entering = 0.0 if t == 0 else -math.inf
+        for i, phone in enumerate(phones):
+            arcs = PHONE_ARCS[phone]
+            exit_state = max(target for _, target, _, _ in arcs)
+            for state in range(1, exit_state):
+                pdf = next(pdf for _, target, pdf, _ in arcs if target == state)
+                ways = [alphas.get((i, state), -math.inf) + SELF_LOOPS[pdf]]
+                ways += [(entering if source == 0 else alphas.get((i, source), -math.inf)) + log_prob
+                         for source, target, _, log_prob in arcs if target == state]
+                new[i, state] = max(ways) + frame[pdf]
+            entering = max(alphas.get((i, source), -math.inf) + log_prob
+                           for source, target, _, log_prob in arcs if target == exit_state)
+        alphas = new
+    return -max(alphas[len(phones) - 1, source] + log_prob
+                for source, target, _, log_prob in arcs if target == exit_state)
+
+
+def best_sentence(log_likelihoods):
+    """(cost, words) of the best sentence, by trying them all."""
+    tried = []
+    pronounced = [(word, phones) for word in WORD_PROBS for phones in LEXICON.pronunciations[word]]
+    for num_words in range(len(log_likelihoods) // 3 + 1):
+        for entries in itertools.product(pronounced, repeat=num_words):
+            for silences in itertools.product([False, True], repeat=num_words + 1):
+                phones = ["SIL"] * silences[0]
+                for (_, pronunciation), silence in zip(entries, silences[1:], strict=True):
+                    phones += [*pronunciation, *["SIL"] * silence]
+                # every phone takes three frames or more
+                if not phones or 3 * len(phones) > len(log_likelihoods):
+                    continue
+                cost = -math.log(END_PROB) - sum(math.log(WORD_PROBS[word]) for word, _ in entries)
+                cost -= sum(math.log(SILENCE_PROB if silence else 1 - SILENCE_PROB) for silence in silences)
+                tried.append((cost + viterbi(phones, log_likelihoods), [word for word, _ in entries]))
+    return min(tried)
+
+
+def test_the_best_path_costs_the_sum_of_its_parts(tmp_path):
+    graph_dir, _ = build(tmp_path)
+    fst = kaldifst.StdConstFst.read(str(graph_dir / "HCLG.fst"))
+    symbols = [line.split()[0] for line in (graph_dir / "words.txt").read_text().splitlines()]
+    rng = np.random.default_rng(0)
+    heard = set()
+    for phones in (["Y"], ["X"], ["Y", "X"], ["X", "X", "X"], ["SIL", "X"], ["Y", "SIL"]):
+        log_likelihoods = rng.normal(0, 2, (9, TRANSITIONS.num_pdfs)).astype(np.float32)
+        pdfs = [pdf for phone in phones for pdf in TRANSITIONS.pdfs(phone)]
+        log_likelihoods[np.arange(9), [pdfs[t * len(pdfs) // 9] for t in range(9)]] += 4.0
+        cost, words = best_sentence(log_likelihoods)
+        decoder = kaldi_decoder.FasterDecoder(fst, kaldi_decoder.FasterDecoderOptions(beam=1e6))
+        decoder.decode(kaldi_decoder.DecodableCtc(log_likelihoods))
+        _, path = decoder.get_best_path()
+        _, _, labels, weight = kaldifst.get_linear_symbol_sequence(path)
+        assert weight.value1 + weight.value2 == pytest.approx(cost, abs=ROUNDING)
+        assert [symbols[label] for label in labels] == words
+        heard.add(" ".join(words))
+    assert heard >= {"a", "b", "a a a"}
+
+
+def test_every_sentence_of_a_unigram_model_costs_its_words_silences_and_transitions(tmp_path):
+    graph_dir, _ = build(tmp_path)
+    leave_phone = -3 * 0.7 * math.log(0.25)  # three states, each left with probability 0.25
+    num_phones = {"a": 1, "b": 2, "c": 1}
+    for sentence in ["a", "b", "c", *map(" ".join, itertools.product("abc", repeat=2)), "b a b c"]:
+        words = sentence.split()
+        expected = -math.log(END_PROB) - sum(math.log(WORD_PROBS[word]) for word in words)
+        expected -= (len(words) + 1) * math.log(1 - SILENCE_PROB)
+        expected += sum(num_phones[word] for word in words) * leave_phone
+        assert sentence_cost(graph_dir, sentence) == pytest.approx(expected, abs=ROUNDING)
+
+
+def test_a_seen_bigram_has_its_own_cost_and_an_unseen_one_that_of_backing_off(tmp_path):
+    unigrams = ["-99 <s> -0.1", "-0.4 </s>", "-0.5 a -0.2", "-0.6 b -0.3"]
+    seen, _ = build(tmp_path, arpa(unigrams, ["-0.05 a b"]))
+    leave = -3 * 0.7 * math.log(0.25)
+    log10 = -0.1 - 0.6 - 0.3 - 0.5 - 0.2 - 0.4  # <s> backs off to b, b to a, a to </s>
+    expected = -log10 * math.log(10) - 3 * math.log(1 - SILENCE_PROB) + 3 * leave
+    assert sentence_cost(seen, "b a") == pytest.approx(expected, abs=ROUNDING)
+    log10 = -0.1 - 0.5 - 0.05 - 0.3 - 0.4  # the bigram "a b" is seen
+    expected = -log10 * math.log(10) - 3 * math.log(1 - SILENCE_PROB) + 3 * leave
+    assert sentence_cost(seen, "a b") == pytest.approx(expected, abs=ROUNDING)
+
+
+def test_input_labels_are_pdf_ids_plus_one_and_every_pdf_is_there(tmp_path):
+    graph_dir, facts = build(tmp_path)
+    arcs = read_arrays(graph_dir / "HCLG.fst").arcs
+    assert set(arcs["input"]) - {0} == set(range(1, TRANSITIONS.num_pdfs + 1))
+    assert facts.num_pdfs == TRANSITIONS.num_pdfs
+
+
+def test_every_state_that_a_pdf_enters_repeats_that_pdf_and_no_other(tmp_path):
+    fst = read_arrays(build(tmp_path)[0] / "HCLG.fst")
+    loop = fst.sources == fst.arcs["target"]
+    loops = {int(arc["target"]): (int(arc["input"]), float(arc["cost"])) for arc in fst.arcs[loop]}
+    assert len(loops) == loop.sum()
+    for arc in fst.arcs[~loop]:
+        target, label = int(arc["target"]), int(arc["input"])
+        if label:
+            assert loops[target] == (label, pytest.approx(-SELF_LOOPS[label - 1], abs=1e-6))
+        else:
+            assert target not in loops
+    assert np.all(fst.arcs["output"][loop] == 0)
+
+
+def test_a_state_that_two_labels_enter_is_split_and_keeps_what_leaves_it():
+    # 0 -1-> 1, 0 -2-> 1, 1 -0-> 0: state 1 becomes two; state 0 is entered by epsilon alone and stays one.
+    arcs = np.array([(1, 5, 0.5, 1), (2, 6, 0.25, 1), (0, 7, 0.125, 0)], ARC)
+    fst = from_arcs(0, np.array([np.inf, 3.0], np.float32), np.array([0, 0, 1]), arcs)
+    graph = add_hmm_self_loops(fst, np.array([-1.0, -2.0]))
+    assert graph.start == 0
+    assert graph.final.tolist() == [np.inf, 3.0, 3.0]
+    assert sorted(zip(graph.sources.tolist(), graph.arcs.tolist(), strict=True)) == [
+        (0, (1, 5, 0.5, 1)), (0, (2, 6, 0.25, 2)),
+        (1, (0, 7, 0.125, 0)), (1, (1, 0, 1.0, 1)),
+        (2, (0, 7, 0.125, 0)), (2, (2, 0, 2.0, 2)),
+    ]
+
+
+def test_words_that_the_lexicon_lacks_are_left_out_with_a_notice(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        graph_dir, _ = build(tmp_path, arpa(["-99 <s>", "-0.5 </s>", "-0.5 a", "-0.5 b", "-1 zebra"]))
+    assert "left out the n-grams of 1 of 3 words, which the lexicon lacks: zebra" in caplog.text
+    assert math.isfinite(sentence_cost(graph_dir, "a"))
+
+
+def test_a_packed_language_model_gives_the_same_graph(tmp_path):
+    graph_dir, _ = build(tmp_path)
+    with gzip.open(tmp_path / "lm.arpa.gz", "wt") as file:
+        file.write(UNIGRAM)
+    build_graph(LEXICON, tmp_path / "lm.arpa.gz", TRANSITIONS, tmp_path / "again", GraphConfig(SILENCE_PROB))
+    assert (tmp_path / "again/HCLG.fst").read_bytes() == (graph_dir / "HCLG.fst").read_bytes()
+
+
+def test_the_facts_are_written_beside_the_graph(tmp_path):
+    graph_dir, facts = build(tmp_path)
+    fst = read_arrays(graph_dir / "HCLG.fst")
+    assert (facts.states, facts.arcs) == (len(fst.final), len(fst.arcs))
+    assert json.loads((graph_dir / "graph.json").read_text()) == asdict(facts)
+    names = {file.name for file in graph_dir.iterdir()}
+    assert names == {"HCLG.fst", "graph.json", "phones.txt", "words.txt"}
+
+
+def test_a_language_model_without_a_word_of_the_lexicon_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"lm\.arpa: none of its 1 words is in the lexicon, for instance A;"):
+        build(tmp_path, arpa(["-99 <s>", "-0.3 </s>", "-0.3 A"]))
+
+
+def test_an_empty_language_model_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"lm\.arpa"):
+        build(tmp_path, arpa(["-99 <s>", "-0.3 </s>"]))
+    with pytest.raises(ValueError, match=r"lm\.arpa"):
+        build(tmp_path, "")
+
+
+def test_a_phone_without_an_hmm_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match="phones of the lexicon without an HMM: Z;"):
+        build(tmp_path, lexicon=make_lexicon([("a", ("X", "Z"))]))
+
+
+def test_a_silence_probability_of_one_is_refused():
+    with pytest.raises(ValueError, match="silence_prob is 1"):
+        GraphConfig(1.0)

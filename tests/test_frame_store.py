@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from decant.frame_store import read_frame_store, write_frame_store
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two utterances of one-bin frames: 0 1 2 and 10 11."""
+    write_frame_store(tmp_path, [("a", np.array([[0.0], [1], [2]]), np.array([4, 5, 6])),
+                                 ("b", np.array([[10.0], [11]]), np.array([7, 8]))])
+    return tmp_path
+
+
+def test_windows_repeat_the_first_and_last_frame_of_their_own_utterance(folder):
+    windows = read_frame_store(folder).windows(torch.tensor([0, 2, 3, 4]), left=2, right=1)
+    assert windows.dtype == torch.float32
+    assert windows[:, :, 0].tolist() == [[0, 0, 0, 1], [0, 1, 2, 2], [10, 10, 10, 11], [10, 10, 11, 11]]
+
+
+def test_the_papers_window_predicts_its_21st_of_26_frames(folder):
+    windows = read_frame_store(folder).windows(torch.tensor([1]), left=20, right=5)
+    assert windows.shape == (1, 26, 1) and windows[0, 20, 0] == 1.0
+
+
+def test_utterances_are_found_again(folder):
+    store = read_frame_store(folder)
+    assert [(name, store.pdfs[rows].tolist()) for name, rows in store.utterance_slices()] == [
+        ("a", [4, 5, 6]), ("b", [7, 8])]
+
+
+def test_frames_are_kept_in_two_bytes(folder):
+    assert np.load(folder / "frames.npy").dtype == np.float16
+
+
+def test_frames_without_their_labels_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="utterance a has 3 frames and 2 labels"):
+        write_frame_store(tmp_path, [("a", np.zeros((3, 1)), np.array([1, 2]))])
+
+
+def test_a_store_whose_files_do_not_fit_together_is_refused(folder):
+    np.save(folder / "pdfs.npy", np.array([1, 2], np.int32))
+    with pytest.raises(ValueError, match="5 frames, offsets up to 5, 2 labels"):
+        read_frame_store(folder)
+
+
+def test_a_truncated_store_is_refused(folder):
+    frames = folder / "frames.npy"
+    frames.write_bytes(frames.read_bytes()[:-3])
+    with pytest.raises(ValueError, match="frames.npy"):
+        read_frame_store(folder)

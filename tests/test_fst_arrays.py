@@ -1,0 +1,61 @@
+import kaldifst
+import numpy as np
+import pytest
+
+from decant.fst_arrays import ARC, from_arcs, read_arrays, to_arrays, to_fst, write_arrays
+
+TEXT = "0 1 3 2 0.5\n0 0 0 7 1.5\n1 0 4 0 0.25\n1 2.75\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "a.fst"
+    assert kaldifst.StdConstFst(kaldifst.compile(TEXT)).write(str(path))
+    return path
+
+
+def test_the_arrays_hold_what_openfst_wrote(path):
+    fst = read_arrays(path)
+    assert fst.start == 0
+    assert fst.final.tolist() == [np.inf, 2.75]
+    assert fst.offsets.tolist() == [0, 2, 3]
+    assert fst.sources.tolist() == [0, 0, 1]
+    assert fst.arcs.tolist() == [(3, 2, 0.5, 1), (0, 7, 1.5, 0), (4, 0, 0.25, 0)]
+
+
+def test_writing_what_was_read_gives_the_states_and_arcs_that_openfst_wrote(path, tmp_path):
+    copy = tmp_path / "copy.fst"
+    write_arrays(copy, read_arrays(path))
+    num_body_bytes = 2 * 20 + 3 * 16
+    assert copy.read_bytes()[-num_body_bytes:] == path.read_bytes()[-num_body_bytes:]
+    assert kaldifst.StdConstFst.read(str(copy)).to_str() == kaldifst.StdConstFst.read(str(path)).to_str()
+
+
+def test_kaldifst_changes_a_transducer_that_came_from_arrays(path, tmp_path):
+    fst = to_fst(read_arrays(path), tmp_path / "scratch.fst")
+    fst.add_arc(1, kaldifst.StdArc(9, 9, 1.0, 1))
+    assert to_arrays(fst, tmp_path / "scratch.fst").arcs[-1].tolist() == (9, 9, 1.0, 1)
+
+
+def test_arcs_in_any_order_are_gathered_by_the_state_they_leave():
+    arcs = np.zeros(3, ARC)
+    arcs["input"] = [1, 2, 3]
+    fst = from_arcs(2, np.zeros(4, np.float32), np.array([2, 0, 2]), arcs)
+    assert fst.offsets.tolist() == [0, 1, 1, 3, 3]
+    assert fst.arcs["input"].tolist() == [2, 1, 3]
+
+
+def test_a_file_cut_short_is_refused_by_name(path):
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"a\.fst: 152 bytes where its header promises 153"):
+        read_arrays(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.fst: 0 bytes are too few"):
+        read_arrays(path)
+
+
+def test_a_vector_file_is_refused_by_name(tmp_path):
+    path = tmp_path / "vector.fst"
+    kaldifst.compile(TEXT).write(str(path))
+    with pytest.raises(ValueError, match=r"vector\.fst is not an OpenFst file of type const"):
+        read_arrays(path)

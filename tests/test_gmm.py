@@ -1,0 +1,101 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from decant.gmm import (
+    DiagonalGmm,
+    MonophoneConfig,
+    load_gmm,
+    reestimate,
+    save_gmm,
+    shares,
+    split,
+    train_monophone,
+)
+from decant.hmm import HmmConfig, TransitionModel, state_graph
+from decant.lexicon import make_lexicon
+
+
+def mixture() -> DiagonalGmm:
+    """State 0: two Gaussians in one dimension, N(0, 1) and N(4, 4), equally heavy. State 1: N(1, 1) alone."""
+    return DiagonalGmm(torch.tensor([[0.5, 0.5], [1.0, 0.0]]).log(),
+                       torch.tensor([[[0.0], [4.0]], [[1.0], [0.0]]]), torch.tensor([[[1.0], [4.0]], [[1.0], [1.0]]]))
+
+
+def test_log_likelihoods_are_those_of_the_density():
+    x = 1.0
+    normal = [math.exp(-(x - mean) ** 2 / (2 * variance)) / math.sqrt(2 * math.pi * variance)
+              for mean, variance in ((0, 1), (4, 4), (1, 1))]
+    expected = [math.log(0.5 * normal[0] + 0.5 * normal[1]), math.log(normal[2])]
+    assert mixture().log_likelihoods(torch.tensor([[x]]))[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_gaussian_takes_the_mean_and_variance_of_its_frames():
+    gmm = DiagonalGmm(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
+    frames = torch.tensor([[1.0, 0.0], [3.0, 0.0]]).repeat(10, 1)
+    new, _ = reestimate(gmm, frames, torch.zeros(20, dtype=torch.int64), variance_floor=0.01)
+    assert new.means[0, 0].tolist() == pytest.approx([2.0, 0.0])
+    assert new.variances[0, 0].tolist() == pytest.approx([1.0, 0.01])
+
+
+def test_no_step_of_expectation_maximisation_lowers_the_likelihood():
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.cat([torch.randn(200, 3, generator=generator) - 2, torch.randn(200, 3, generator=generator) * 2])
+    pdfs = torch.zeros(400, dtype=torch.int64)
+    gmm = split(DiagonalGmm(torch.zeros(1, 1), frames.mean(0).expand(1, 1, -1), frames.var(0).expand(1, 1, -1)),
+                np.array([4]))
+    likelihoods = []
+    for _ in range(10):
+        gmm, likelihood = reestimate(gmm, frames, pdfs, 0.01)
+        likelihoods.append(likelihood)
+    assert all(b >= a - 1e-4 for a, b in zip(likelihoods, likelihoods[1:], strict=False))
+    assert likelihoods[-1] > likelihoods[0] + 0.1
+
+
+def test_a_split_keeps_the_weights_sum_and_the_mean():
+    gmm = split(mixture(), np.array([4, 1]))
+    assert gmm.num_gaussians.tolist() == [4, 1]
+    weights = gmm.log_weights.exp()
+    assert weights.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    assert float((weights[0] * gmm.means[0, :, 0]).sum()) == pytest.approx(2.0)
+
+
+def test_states_share_gaussians_by_occupancy_and_none_is_fed_by_fewer_than_twenty_frames():
+    one = np.ones(2, np.int64)
+    assert shares(np.array([10_000, 10_000]), one, 6, 0.25).tolist() == [3, 3]
+    assert shares(np.array([160_000, 10_000]), one, 6, 0.25).tolist() == [4, 2]  # 16 ** 0.25 = 2
+    assert shares(np.array([10_000, 10_000]), np.array([1, 4]), 6, 0.25).tolist() == [2, 4]
+    assert shares(np.array([100_000, 45, 0]), np.ones(3, np.int64), 100, 0.25).tolist() == [97, 2, 1]
+
+
+def test_a_gmm_survives_a_file(tmp_path):
+    save_gmm(tmp_path, mixture(), 13)
+    gmm, num_cepstra = load_gmm(tmp_path)
+    assert num_cepstra == 13
+    assert all(torch.equal(a, b) for a, b in zip(vars(gmm).values(), vars(mixture()).values(), strict=True))
+
+
+def test_a_flat_start_finds_the_phones_borders():
+    """Utterances of noise around a level for each phone: training has to find where each begins, from words alone."""
+    lexicon = make_lexicon([("A", ("x",)), ("B", ("y", "x")), ("C", ("y",))])
+    level = {"SIL": 0.0, "x": 5.0, "y": -5.0}
+    generator = np.random.default_rng(0)
+    features, truth, transcripts = [], [], []
+    for words in [["A", "B"], ["B"], ["A", "C"], ["C", "C", "A"], ["B", "A"]] * 4:
+        phones = ["SIL", *(phone for word in words for phone in lexicon.pronunciations[word][0]), "SIL"]
+        durations = generator.integers(8, 20, len(phones))
+        truth.append([phone for phone, n in zip(phones, durations, strict=True) for _ in range(n)])
+        levels = np.array([level[phone] for phone in truth[-1]])
+        features.append(torch.from_numpy(levels[:, None] + generator.normal(size=(len(levels), 4))).float())
+        transcripts.append(words)
+    config = MonophoneConfig(num_iterations=12, last_split_iteration=6, num_gaussians=30)
+    gmm, transitions, paths = train_monophone(
+        features, lambda model: [state_graph(words, lexicon, model) for words in transcripts],
+        TransitionModel(lexicon.phones, HmmConfig()), config, report=lambda line: None)
+    names = transitions.pdf_names()
+    right = [names[pdf].split(".")[0] == phone
+             for path, phones in zip(paths, truth, strict=True) for pdf, phone in zip(path.pdfs, phones, strict=True)]
+    assert np.mean(right) > 0.97
+    assert int(gmm.num_gaussians.sum()) == 30

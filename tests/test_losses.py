@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from decant.losses import distillation_loss, hard_label_loss, soft_target_loss
+
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
+TEACHER = torch.tensor([[1.0, 1.0, -2.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
+
+
+def gradient(loss, *arguments):
+    logits = LOGITS.clone().requires_grad_()
+    loss(logits, *arguments).backward()
+    return logits.grad
+
+
+def test_hard_labels_at_temperature_one_are_soft_targets_of_one_and_zero():
+    labels = torch.tensor([0, 2])
+    one_hot = torch.eye(3, dtype=torch.float64)[labels]
+    assert float(hard_label_loss(LOGITS, labels)) == pytest.approx(float(soft_target_loss(LOGITS, one_hot, 1.0)))
+
+
+def test_the_soft_gradient_is_temperature_times_the_difference_of_the_distributions():
+    for temperature in (1.0, 2.0, 10.0):
+        targets = (TEACHER / temperature).softmax(dim=1)
+        expected = temperature * ((LOGITS / temperature).softmax(dim=1) - targets) / 2  # of a mean over two frames
+        torch.testing.assert_close(gradient(soft_target_loss, targets, temperature), expected)
+
+
+def test_the_soft_gradient_keeps_its_scale_as_temperature_grows():
+    """At high temperature it matches centred logits, divided by the number of classes (paper, equation 4)."""
+    def centred(logits):
+        return logits - logits.mean(dim=1, keepdim=True)
+
+    limit = (centred(LOGITS) - centred(TEACHER)) / 3 / 2
+    found = gradient(soft_target_loss, (TEACHER / 1e4).softmax(dim=1), 1e4)
+    torch.testing.assert_close(found, limit, rtol=1e-3, atol=1e-4)
+
+
+def test_a_student_that_equals_its_teacher_has_no_soft_gradient():
+    targets = (LOGITS / 5).softmax(dim=1)
+    assert float(gradient(soft_target_loss, targets, 5.0).abs().max()) < 1e-12
+
+
+def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():
+    labels, targets = torch.tensor([0, 2]), (TEACHER / 2).softmax(dim=1)
+    assert float(distillation_loss(LOGITS, targets, labels, 2.0, 0.5)) == pytest.approx(
+        float(soft_target_loss(LOGITS, targets, 2.0)) + 0.5 * float(hard_label_loss(LOGITS, labels)))

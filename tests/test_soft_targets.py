@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig
+from decant.ensemble import mean_probabilities
+from decant.frame_store import read_frame_store, write_frame_store
+from decant.soft_targets import DistillationConfig, read_soft_targets, write_soft_targets
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    config = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=1, hidden_units=4)
+    members = [AcousticModel(config, num_bins=2, num_pdfs=3).initialize(seed) for seed in (1, 2)]
+    for seed, model in enumerate(members):
+        torch.nn.init.normal_(model.layers[-1].weight, generator=torch.Generator().manual_seed(seed))
+    frames = np.random.default_rng(0).normal(size=(11, 2))
+    write_frame_store(tmp_path / "store", [("a", frames, np.zeros(11, int))])
+    return members, read_frame_store(tmp_path / "store")
+
+
+def test_the_file_holds_what_the_ensemble_says_at_each_temperature(teacher, tmp_path):
+    members, store = teacher
+    write_soft_targets(tmp_path, members, store, (1.0, 5.0), batch_size=4)
+    windows = members[0].windows(store, torch.arange(11))
+    for temperature, expected in zip((1.0, 5.0), mean_probabilities(members, windows, (1.0, 5.0)), strict=True):
+        targets = read_soft_targets(tmp_path, temperature, 11)
+        assert targets.dtype == torch.float16
+        torch.testing.assert_close(targets.float(), expected, rtol=1e-3, atol=1e-6)
+        assert targets.float().sum(dim=1).tolist() == pytest.approx([1.0] * 11, abs=2e-3)
+
+
+def test_a_temperature_that_was_not_written_and_another_store_are_refused(teacher, tmp_path):
+    members, store = teacher
+    write_soft_targets(tmp_path, members, store, (2.0,))
+    with pytest.raises(FileNotFoundError, match="temperature_5.npy: no soft targets of this temperature"):
+        read_soft_targets(tmp_path, 5.0, 11)
+    with pytest.raises(ValueError, match="targets for 11 frames, but the store has 12"):
+        read_soft_targets(tmp_path, 2.0, 12)
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="all above 0"):
+        DistillationConfig(temperatures=(0.0, 1.0))
+    with pytest.raises(ValueError, match="may not be negative"):
+        DistillationConfig(hard_label_weight=-0.5)
