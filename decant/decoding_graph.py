@@ -90,9 +90,6 @@ def build_graph(
     with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
         grammar = _grammar(arpa, lexicon, out_dir / "words.txt", Path(scratch))
         lg = kaldifst.compose(_lexicon_transducer(entries, words, phones, config.silence_prob), grammar)
-        if lg.start < 0:
-            raise ValueError(f"{arpa}: no sentence of this language model can be spoken with the lexicon; "
-                             "look whether it ends sentences with </s>")
         _determinize(lg)
         kaldifst.minimize_encoded(lg)
         kaldifst.arcsort(lg, "ilabel")

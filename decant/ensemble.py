@@ -3,6 +3,7 @@
 The letters: B batch, W frames of a window, F filterbank bins, S pdf-ids.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,3 +35,10 @@ def mean_probabilities(members: Sequence[AcousticModel], windows: Tensor, temper
         for total, temperature in zip(totals, temperatures, strict=True):
             total += (logits / temperature).softmax(dim=1)
     return [total / len(members) for total in totals]
+
+
+@torch.inference_mode()
+def log_posteriors(members: Sequence[AcousticModel], windows: Tensor) -> Tensor:
+    """The log of the members' mean distribution at temperature 1: float32 [B, S]; a single model's own for one."""
+    logs = torch.stack([member(windows).log_softmax(dim=1) for member in members])
+    return logs.logsumexp(dim=0) - math.log(len(members))

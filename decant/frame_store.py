@@ -50,25 +50,31 @@ class FrameStore:
         return replace(self, frames=self.frames.to(device), offsets=self.offsets.to(device), pdfs=self.pdfs.to(device))
 
 
-def write_frame_store(directory: Path, utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    """Writes a store of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ."""
+def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore:
+    """A store, in memory, of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ."""
     names, frames, pdfs = [], [], []
     for name, x, labels in utterances:
         if len(x) != len(labels):
-            raise ValueError(f"{directory}: utterance {name} has {len(x)} frames and {len(labels)} labels; "
-                             "align again with these features")
+            raise ValueError(f"utterance {name} has {len(x)} frames and {len(labels)} labels; align again with these "
+                             "features")
         names.append(name)
-        frames.append(x.astype(np.float16))
-        pdfs.append(labels.astype(np.int32))
+        frames.append(torch.from_numpy(x.astype(np.float16)))
+        pdfs.append(torch.from_numpy(labels.astype(np.int64)))
     if not names:
-        raise ValueError(f"{directory}: no utterances to store")
+        raise ValueError("no utterances to store; look at unusable.txt")
+    offsets = torch.tensor([0] + [len(x) for x in frames]).cumsum(dim=0)
+    return FrameStore(torch.cat(frames), offsets, torch.cat(pdfs), tuple(names))
+
+
+def write_frame_store(directory: Path, store: FrameStore) -> None:
+    """Writes the store's files."""
     directory.mkdir(parents=True, exist_ok=True)
-    offsets = np.cumsum([0] + [len(x) for x in frames], dtype=np.int64)
-    for file, array in (("frames", np.concatenate(frames)), ("offsets", offsets), ("pdfs", np.concatenate(pdfs))):
-        with atomic_path(directory / f"{file}.npy") as path:
-            np.save(path, array, allow_pickle=False)
+    arrays = {"frames": store.frames, "offsets": store.offsets, "pdfs": store.pdfs.int()}
+    for name, array in arrays.items():
+        with atomic_path(directory / f"{name}.npy") as path:
+            np.save(path, array.numpy(), allow_pickle=False)
     with atomic_path(directory / "utterances.txt") as path:
-        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        path.write_text("".join(f"{name}\n" for name in store.utterances), encoding="utf-8")
 
 
 def read_frame_store(directory: Path) -> FrameStore:

@@ -1,22 +1,27 @@
 """The results of an experiment: the rows of results.json, the retained gain, and tables for people.
 
-Everything shown is drawn from the rows alone, beside the paper's own figures (section 4, table 1). Rates are
-fractions in the rows and per cent in the tables.
+Everything shown is drawn from the rows alone, beside the paper's own figures (section 4). Rates are fractions
+in the rows and per cent in the tables.
 """
 
+import itertools
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from decant.files import atomic_path
 
-SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student", "generalist",
-           "specialists", "poured_back")  # in the order in which tables show them
 UNKNOWN = "-"
+
+# In the order in which tables show them.
+SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student",
+           "generalist", "specialists", "poured_back")
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,12 @@ class ResultRow:
         return SYSTEMS.index(self.system), self.variant, self.split, -1 if self.seed is None else self.seed
 
 
-PAPER = [
-    ResultRow("baseline", "test", chosen=True, frame_accuracy=0.589, wer=0.109, parameters=85_000_000),
-    ResultRow("ensemble", "test", chosen=True, frame_accuracy=0.611, wer=0.107),
-    ResultRow("student", "test", chosen=True, frame_accuracy=0.608, wer=0.107),
-]
+PAPER = tuple(
+    ResultRow(system, "test", chosen=True, variant="the paper's", frame_accuracy=frame_accuracy, wer=wer)
+    for system, frame_accuracy, wer in (
+        ("baseline", 0.589, 0.109), ("ensemble", 0.611, 0.107), ("student", 0.608, 0.107)
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -67,100 +73,101 @@ class Summary:
 
 
 def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
-    """Write results.json: a list of rows in a fixed order, the keys sorted, so that equal results are equal files.
+    """Write results.json, a list of rows; rows and keys are sorted, so that equal results are equal files.
 
-    Raises ValueError if two rows share system, variant, split and seed, or a figure is not a number.
+    Raises ValueError if two rows share system, variant, split and seed, or a figure is not finite.
     """
     rows = sorted(rows, key=lambda row: row.sort_key)
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in itertools.pairwise(rows):
         if row.sort_key == following.sort_key:
-            raise ValueError(f"{path}: two rows for {row.system} {row.variant!r}, split {row.split}, seed {row.seed}; "
-                             "give them different variants or seeds")
+            raise ValueError(f"{path}: two rows for {row.system} {row.variant!r}, split {row.split}, seed "
+                             f"{row.seed}; give them different variants or seeds")
     text = json.dumps([asdict(row) for row in rows], indent=1, sort_keys=True, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_results(path: Path) -> list[ResultRow]:
-    """The rows of results.json. Raises ValueError naming the file if it is damaged or a row's fields are others."""
+    """The rows of results.json. Raises ValueError naming the file if it holds anything else."""
     try:
         return [ResultRow(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: no list of results ({error}); decode and score again (stage 13)") from error
+        raise ValueError(f"{path}: not a list of results ({error}); score again (stage 13)") from error
 
 
-def summarize(values: Sequence[float]) -> Summary | None:
-    """Mean and spread; None if there are no values."""
-    if not values:
-        return None
-    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+def summarize(rows: Iterable[ResultRow], figure: str) -> Summary | None:
+    """Mean and spread of a field of the rows, those aside where it is None; None if no row has it."""
+    return _summary([value for row in rows if (value := getattr(row, figure)) is not None])
 
 
 def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
-    """(student - baselines) / (ensemble - baselines) on test, over the runs of the chosen student.
+    """(student - baseline) / (ensemble - baseline) on test: 1 is all of what the ensemble gains.
 
-    figure: "frame_accuracy" or "wer"; "baselines" is the mean of the ensemble's members. 1 is all of what the
-    ensemble gains. None where that is undefined: a system is missing, or the ensemble is no better.
+    figure: "frame_accuracy" or "wer". Over the runs of the chosen student; the baseline is the mean of the
+    ensemble's members. None where the gain is undefined: a system is missing, or the ensemble is not better.
     """
-    found = {system: [] for system in ("baseline", "ensemble", "student")}
-    for row in rows:
-        value = getattr(row, figure)
-        if row.system in found and row.split == "test" and row.chosen and value is not None:
-            found[row.system].append(value)
-    if not all(found.values()):
+    test = [row for row in rows if row.split == "test" and row.chosen]
+    baseline, ensemble = (summarize([row for row in test if row.system == system], figure)
+                          for system in ("baseline", "ensemble"))
+    if baseline is None or ensemble is None:
         return None
-    baseline = statistics.fmean(found["baseline"])
-    gain = statistics.fmean(found["ensemble"]) - baseline
-    if (-gain if figure == "wer" else gain) <= 0:
+    gain = ensemble.mean - baseline.mean
+    if (-gain if figure == "wer" else gain) < 1e-9:  # no gain but the last digit's
         return None
-    return summarize([(value - baseline) / gain for value in found["student"]])
+    students = [getattr(row, figure) for row in test if row.system == "student"]
+    return _summary([(student - baseline.mean) / gain for student in students if student is not None])
 
 
 def results_table(rows: Sequence[ResultRow]) -> Table:
-    """The results for a terminal."""
-    table = Table(title="Results", caption="\n".join(_notes(rows)), caption_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in ("system", "variant") else "right")
+    """The results for a terminal, which has no room for all columns."""
+    caption = "\n".join(_notes(rows))
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
+    shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in _COLUMNS]
+    for column in itertools.compress(_COLUMNS, shown):
+        table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", no_wrap=True)
     for cells in _table_cells(rows):
-        table.add_row(*cells)
+        table.add_row(*itertools.compress(cells, shown))
     return table
 
 
 def results_markdown(rows: Sequence[ResultRow]) -> str:
     """The results for RESULTS.md."""
-    lines = [_COLUMNS, ["---" if column in ("system", "variant") else "---:" for column in _COLUMNS]]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in [*lines, *_table_cells(rows)])
-    return table + "\n\n" + "\n".join(f"- {note}" for note in _notes(rows)) + "\n"
+    heading = [column.replace("\n", " ") for column in _COLUMNS]
+    rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in _COLUMNS]
+    lines = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *_table_cells(rows))]
+    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(rows)), ""])
 
 
-_COLUMNS = ("system", "variant", "runs", "frame accuracy, dev", "frame accuracy, test", "WER, dev", "WER, test",
-            "95% interval", "LM weight", "parameters", "seconds", "the paper, test")
+_TEXT_COLUMNS = ("system", "variant")
+_COLUMNS = (*_TEXT_COLUMNS, "runs", "frame\naccuracy,\ndev %", "frame\naccuracy,\ntest %", "WER,\ndev %",
+            "WER,\ntest %", "95%\ninterval", "LM\nweight", "parameters", "seconds")
 
 
 def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
-    """A line of the table for each variant of a system, in the order of SYSTEMS."""
+    """A line of the table for each variant of a system, in the order of SYSTEMS, and the paper's three."""
     groups: dict[tuple[str, str], list[ResultRow]] = {}
-    for row in sorted(rows, key=lambda row: row.sort_key):
+    for row in [*sorted(rows, key=lambda row: row.sort_key), *PAPER]:
         groups.setdefault((row.system, row.variant), []).append(row)
+    num_variants = Counter(system for system, _ in dict.fromkeys((row.system, row.variant) for row in rows))
     lines = []
     for (system, variant), group in groups.items():
         dev, test = ([row for row in group if row.split == split] for split in ("dev", "test"))
-        chosen = group[0].chosen
-        rivals = sum(other == system for other, _ in groups) > 1
-        low, high = _summary(test, "wer_low"), _summary(test, "wer_high")
-        parameters, seconds = _summary(group, "parameters"), _summary(group, "seconds")
-        paper = [row for row in PAPER if row.system == system and chosen]
+        mark = " *" if group[0].chosen and group[0] not in PAPER and num_variants[system] > 1 else ""
+        low, high = summarize(test, "wer_low"), summarize(test, "wer_high")
+        weights = sorted({row.lm_weight for row in group} - {None})
+        parameters, seconds = summarize(group, "parameters"), summarize(group, "seconds")
         lines.append((
             system,
-            f"{variant} *".strip() if chosen and rivals else variant,
+            variant + mark,
             str(max(len(dev), len(test))),
-            *(_percent(_summary(part, figure)) for figure in ("frame_accuracy", "wer") for part in (dev, test)),
-            f"{_percent(low)} to {_percent(high)}" if low and high else UNKNOWN,
-            ", ".join(f"{weight:g}" for weight in sorted({row.lm_weight for row in group} - {None})) or UNKNOWN,
+            _percent(summarize(dev, "frame_accuracy")),
+            _percent(summarize(test, "frame_accuracy")),
+            _percent(summarize(dev, "wer")),
+            _percent(summarize(test, "wer")),
+            f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN,
+            ", ".join(f"{weight:g}" for weight in weights) or UNKNOWN,
             f"{parameters.mean:,.0f}" if parameters else UNKNOWN,
             f"{seconds.mean:.0f}" if seconds else UNKNOWN,
-            ", ".join(f"{_percent(_summary(paper, 'frame_accuracy'))}, WER {_percent(_summary(paper, 'wer'))}"
-                      for _ in paper),
         ))
     return lines
 
@@ -168,27 +175,29 @@ def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
 def _notes(rows: Sequence[ResultRow]) -> list[str]:
     """What a reader of the table has to know, and the retained gains."""
     notes = [
-        "± is the standard deviation over the runs; a figure without it is that of a single run.",
-        "The interval comes from a bootstrap over utterances; several runs have the mean of their intervals' ends.",
-        "* is what dev chose among a system's variants.",
+        "±: standard deviation over the runs; a figure without it is one run's.",
+        "95% interval: a bootstrap over utterances; of several runs, the mean of each end.",
+        "*: what dev chose among a system's variants.",
     ]
     for figure, name in (("frame_accuracy", "frame accuracy"), ("wer", "WER")):
-        gain, paper = retained_gain(rows, figure), _percent(retained_gain(PAPER, figure), digits=0)
+        gain, paper = retained_gain(rows, figure), retained_gain(PAPER, figure)
         if gain:
-            runs = f"{gain.runs} runs" if gain.runs > 1 else "one run"
-            notes.append(f"Retained gain in {name}: {_percent(gain, digits=0)} ({runs}; the paper: {paper}).")
+            found = f"{_percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
         else:
-            notes.append(f"Retained gain in {name}: undefined, for it needs a baseline, an ensemble that is better, "
-                         f"and a student on test (the paper: {paper}).")
+            found = "undefined (the ensemble is not better than the baseline on test, or one is missing)"
+        notes.append(f"Retained gain in {name}: {found}. The paper: {_percent(paper, digits=0)}%.")
     return notes
 
 
-def _summary(rows: Iterable[ResultRow], figure: str) -> Summary | None:
-    return summarize([value for row in rows if (value := getattr(row, figure)) is not None])
+def _summary(values: Sequence[float]) -> Summary | None:
+    if not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(statistics.fmean(values), spread, len(values))
 
 
 def _percent(summary: Summary | None, digits: int = 1) -> str:
     if summary is None:
         return UNKNOWN
     spread = "" if summary.spread is None else f" ± {100 * summary.spread:.{digits}f}"
-    return f"{100 * summary.mean:.{digits}f}{spread}%"
+    return f"{100 * summary.mean:.{digits}f}{spread}"

@@ -1,7 +1,7 @@
-"""Word errors, their confidence interval, and frame accuracy.
+"""Word errors and their confidence interval.
 
-The word error rate is the substitutions, deletions and insertions of the cheapest alignment (kaldialign) over the
-words of the reference; nothing may be missing from either side, so that rates of different systems compare.
+The word error rate is the substitutions, deletions and insertions of the cheapest alignment (kaldialign) over
+the words of the reference. No utterance may be missing from either side, so that systems compare.
 """
 
 from collections import Counter
@@ -10,12 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kaldialign
-import numpy as np
 
 from decant.files import atomic_path
 
 Sentences = Mapping[str, Sequence[str]]  # the words of each utterance
 GAP = "***"  # stands opposite a word that was left out or put in
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    lm_weights: tuple[float, ...] = (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0)  # tried on dev; dev chooses
+    word_insertion_penalties: tuple[float, ...] = (-1.0, 0.0, 1.0)  # costs of a word, tried with every weight
+
+    def __post_init__(self) -> None:
+        if not self.lm_weights or min(self.lm_weights) <= 0 or not self.word_insertion_penalties:
+            raise ValueError("lm_weights needs one or more, all above 0, "
+                             "and word_insertion_penalties needs one or more")
 
 
 @dataclass(frozen=True)
@@ -63,25 +73,14 @@ def choose_lm_weight(
 ) -> tuple[float, float, float]:
     """(language model weight, word insertion penalty, WER) of the setting with the lowest WER.
 
-    grid: hypotheses by (language model weight, word insertion penalty). Of settings that do equally well, ordered
-    by weight, then penalty, the middle one is taken, and the larger of two middle ones: it is the least likely to
-    lie at the edge of what works.
+    grid: hypotheses by (language model weight, word insertion penalty). Of settings that do equally well,
+    sorted by weight, then penalty, the middle one is taken, or the larger of two middle ones: it is the least
+    likely to lie at the edge of what works.
     """
     wers = {setting: word_errors(refs, hyps).wer for setting, hyps in grid.items()}
     best = sorted(setting for setting, wer in wers.items() if wer == min(wers.values()))
     lm_weight, penalty = best[len(best) // 2]
     return lm_weight, penalty, wers[lm_weight, penalty]
-
-
-def frame_accuracy(predicted: np.ndarray, pdf_ids: np.ndarray) -> float:
-    """The fraction of frames whose predicted pdf-id is that of the alignment. Both: integers [N].
-
-    Raises ValueError if their lengths differ or are zero.
-    """
-    if predicted.shape != pdf_ids.shape or predicted.size == 0:
-        raise ValueError(f"predictions of shape {list(predicted.shape)} for an alignment of shape "
-                         f"{list(pdf_ids.shape)}; both need one pdf-id for each frame")
-    return float(np.mean(predicted == pdf_ids))
 
 
 def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:

@@ -24,6 +24,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import threading
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def record_all(speakers: Iterable[Speaker], config: EspeakConfig, audio: Path, j
     context.set_forkserver_preload(["decant.progress", "soundfile"])  # imported once, not once a speaker
 
     def record(speaker: Speaker) -> None:
-        process = context.Process(target=record_speaker, args=(speaker, config, audio / speaker.id))
+        process = context.Process(target=_record_in_own_process, args=(speaker, config, audio / speaker.id))
         process.start()
         process.join()
         if process.exitcode:
@@ -253,6 +254,17 @@ def record_all(speakers: Iterable[Speaker], config: EspeakConfig, audio: Path, j
     with ThreadPool(jobs) as pool:
         for _ in progress(pool.imap_unordered(record, to_do), len(to_do), "speakers"):
             pass
+
+
+def _record_in_own_process(*arguments) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    record_speaker(*arguments)
+
+
+def _end_with_parent() -> None:
+    """If a run is killed, what its processes still write must not meet the next run."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def write_corpus(out: Path, config: EspeakConfig, jobs: int = 1) -> None:

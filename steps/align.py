@@ -4,7 +4,7 @@ from decant.archive import write_int_vectors
 from decant.cepstra import gmm_features
 from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
 from decant.fbank import load_features, read_unusable, write_unusable
-from decant.frame_store import write_frame_store
+from decant.frame_store import pack, write_frame_store
 from decant.gmm import align, load_gmm
 from decant.hmm import read_transitions, state_graph
 from decant.lexicon import check_words, read_lexicon
@@ -34,8 +34,8 @@ def main(stage: Stage) -> None:
         check_unusable(split, unusable, len(utterances), limits)
         write_unusable(out, unusable)
         write_int_vectors(out / "ali", labels.items())
-        write_frame_store(out, ((utterance, frames, labels[utterance])
-                                for utterance, frames in load_features(features_dir, labels)))
+        write_frame_store(out, pack((utterance, frames, labels[utterance])
+                                    for utterance, frames in load_features(features_dir, labels)))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ SHARED_TABLES = {
 
 def main() -> None:
     script, recipe, *arguments = sys.argv[1:]
-    tables = {"corpus": importlib.import_module(f"local.{recipe}").CorpusConfig, **SHARED_TABLES}
+    tables = {"data": importlib.import_module(f"local.{recipe}").CorpusConfig, **SHARED_TABLES}
     parser = config_parser(tables, prog=script, description=__doc__.partition("\n")[0])
     parser.add_argument("--stage", type=int | None, help="run again from this stage on, done or not")
     parser.add_argument("--stop-stage", type=int, default=99, help="the last stage to run")

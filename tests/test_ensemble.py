@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig
-from decant.ensemble import EnsembleConfig, mean_probabilities
+from decant.ensemble import EnsembleConfig, log_posteriors, mean_probabilities
 
 CONFIG = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=1, hidden_units=4)
 
@@ -24,8 +24,14 @@ def test_every_temperature_softens_the_members_before_the_mean():
     members, windows = [member(1), member(2)], torch.randn(5, 3, 2)
     cold, warm, hot = mean_probabilities(members, windows, [1.0, 5.0, 1e6])
     torch.testing.assert_close(warm, sum((m(windows) / 5).softmax(dim=1) for m in members) / 2)
-    assert (cold.max(dim=1).values > warm.max(dim=1).values).all()
+    torch.testing.assert_close(cold, sum(m(windows).softmax(dim=1) for m in members) / 2)
     torch.testing.assert_close(hot, torch.full((5, 3), 1 / 3))
+
+
+def test_log_posteriors_are_the_log_of_the_mean_at_temperature_one():
+    members, windows = [member(1), member(2)], torch.randn(5, 3, 2)
+    torch.testing.assert_close(log_posteriors(members, windows).exp(), mean_probabilities(members, windows, [1.0])[0])
+    torch.testing.assert_close(log_posteriors(members[:1], windows), members[0](windows).log_softmax(dim=1))
 
 
 def test_an_ensemble_of_one_is_refused():

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from decant.frame_store import read_frame_store, write_frame_store
+from decant.frame_store import pack, read_frame_store, write_frame_store
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Two utterances of one-bin frames: 0 1 2 and 10 11."""
-    write_frame_store(tmp_path, [("a", np.array([[0.0], [1], [2]]), np.array([4, 5, 6])),
-                                 ("b", np.array([[10.0], [11]]), np.array([7, 8]))])
+    write_frame_store(tmp_path, pack([("a", np.array([[0.0], [1], [2]]), np.array([4, 5, 6])),
+                                 ("b", np.array([[10.0], [11]]), np.array([7, 8]))]))
     return tmp_path
 
 
@@ -36,7 +36,7 @@ def test_frames_are_kept_in_two_bytes(folder):
 
 def test_frames_without_their_labels_are_refused(tmp_path):
     with pytest.raises(ValueError, match="utterance a has 3 frames and 2 labels"):
-        write_frame_store(tmp_path, [("a", np.zeros((3, 1)), np.array([1, 2]))])
+        write_frame_store(tmp_path, pack([("a", np.zeros((3, 1)), np.array([1, 2]))]))
 
 
 def test_a_store_whose_files_do_not_fit_together_is_refused(folder):

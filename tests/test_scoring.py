@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 
 from decant.scoring import (
+    ScoringConfig,
     WordErrors,
     choose_lm_weight,
-    frame_accuracy,
     wer_interval,
     word_errors,
     write_alignments,
@@ -71,18 +70,6 @@ def test_of_equally_good_settings_the_middle_or_the_larger_of_two_middle_ones_is
     assert choose_lm_weight(grid, REFS) == (chosen, 0.5, 0.0)
 
 
-def test_frame_accuracy_is_the_fraction_of_frames_that_agree():
-    assert frame_accuracy(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 4])) == 0.75
-
-
-@pytest.mark.parametrize("predicted", [np.array([1, 2]), np.array([[1, 2, 3]])])
-def test_predictions_of_another_length_than_the_alignment_are_refused(predicted):
-    with pytest.raises(ValueError, match=r"an alignment of shape \[3\]"):
-        frame_accuracy(predicted, np.array([1, 2, 3]))
-    with pytest.raises(ValueError, match="both need one pdf-id for each frame"):
-        frame_accuracy(np.array([]), np.array([]))
-
-
 def test_alignments_are_written_in_columns_with_their_counts(tmp_path):
     hyps = {"u1": ["three", "two"], "u2": []}
     write_alignments(tmp_path / "per_utt", {"u2": ["a"], "u1": ["one", "two"]}, hyps)
@@ -101,3 +88,9 @@ u2 #csid 0 0 0 1
 def test_the_alignment_of_an_utterance_without_words_has_no_columns(tmp_path):
     write_alignments(tmp_path / "per_utt", {"u1": [], "u2": ["a"]}, {"u1": [], "u2": ["a"]})
     assert (tmp_path / "per_utt").read_text().splitlines()[:2] == ["u1 ref", "u1 hyp"]
+
+
+@pytest.mark.parametrize(("weights", "penalties"), [((), (0.0,)), ((8.0, 0.0), (0.0,)), ((8.0,), ())])
+def test_a_grid_without_settings_or_with_a_weight_of_zero_is_refused(weights, penalties):
+    with pytest.raises(ValueError, match="lm_weights needs one or more"):
+        ScoringConfig(weights, penalties)

@@ -4,7 +4,7 @@ import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig
 from decant.ensemble import mean_probabilities
-from decant.frame_store import read_frame_store, write_frame_store
+from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.soft_targets import DistillationConfig, read_soft_targets, write_soft_targets
 
 
@@ -15,7 +15,7 @@ def teacher(tmp_path):
     for seed, model in enumerate(members):
         torch.nn.init.normal_(model.layers[-1].weight, generator=torch.Generator().manual_seed(seed))
     frames = np.random.default_rng(0).normal(size=(11, 2))
-    write_frame_store(tmp_path / "store", [("a", frames, np.zeros(11, int))])
+    write_frame_store(tmp_path / "store", pack([("a", frames, np.zeros(11, int))]))
     return members, read_frame_store(tmp_path / "store")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
 from decant.fbank import FbankConfig
-from decant.frame_store import read_frame_store, write_frame_store
+from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.losses import hard_label_loss
 from decant.training import TrainingConfig, frame_order, learning_rate, predictions, train
 
@@ -19,7 +19,7 @@ CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_
 def store(tmp_path):
     """200 frames of two bins whose label says which bin is larger."""
     frames = np.random.default_rng(0).normal(size=(200, 2))
-    write_frame_store(tmp_path / "store", [("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
+    write_frame_store(tmp_path / "store", pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))]))
     return read_frame_store(tmp_path / "store")
 
 

@@ -6,6 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . steps/start.sh an4 "$@"
 
 # The official split as data directories, dev speakers taken out of train; the corpus's dictionary and unigram
-stage 0 data --config corpus -- local/an4.py
+stage 0 data --config data -- local/an4.py
 
 . steps/stages.sh

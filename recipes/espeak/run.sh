@@ -6,6 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . steps/start.sh espeak "$@"
 
 # Recordings of made-up speakers, their lexicon, and text for the language model
-stage 0 data --config corpus -- local/espeak.py
+stage 0 data --config data -- local/espeak.py
 
 . steps/stages.sh

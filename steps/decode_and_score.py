@@ -1,0 +1,159 @@
+"""Stage 13: frame accuracy and word error rate of every system, on test with what dev chose."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from decant.acoustic_model import load_model, log_priors, num_parameters
+from decant.archive import read_int_vectors, write_matrices
+from decant.beam_search import SearchConfig, decode_grid
+from decant.cepstra import gmm_features
+from decant.data_dir import read_data_dir
+from decant.ensemble import EnsembleConfig, log_posteriors
+from decant.fbank import check_same_features, load_features, read_fbank_config
+from decant.files import atomic_path
+from decant.frame_store import pack, read_frame_store
+from decant.gmm import load_gmm
+from decant.parallel import parallel_map
+from decant.results import ResultRow, write_results
+from decant.scoring import ScoringConfig, choose_lm_weight, wer_interval, word_errors, write_alignments
+from decant.soft_targets import DistillationConfig
+from steps.acoustic_training import member_folders
+from steps.common import Stage, run_step
+from steps.train_students import student_name
+
+Posteriors = Callable[[Stage, str], Iterator[tuple[str, torch.Tensor]]]
+BATCH = 4096
+
+
+@dataclass(frozen=True)
+class System:
+    """One run of one system. folders: its models (several: averaged), in the experiment folder. chosen: dev chose this
+    variant, so that it is decoded on test."""
+
+    name: str
+    folders: tuple[Path, ...]
+    variant: str = ""
+    seed: int | None = None
+    chosen: bool = True
+
+    @property
+    def label(self) -> str:
+        parts = (self.name, self.variant.replace(" ", "_"), "" if self.seed is None else str(self.seed))
+        return "_".join(part for part in parts if part)
+
+
+def systems(stage: Stage) -> list[System]:
+    ensemble, config = stage.config(ensemble=EnsembleConfig, distillation=DistillationConfig)
+    members = member_folders(stage.exp, ensemble.num_members)
+    chosen = json.loads((stage.exp / "students" / "chosen.json").read_text())["temperature"]
+    runs = [(t, 1) for t in config.temperatures] + [(chosen, seed) for seed in range(2, config.num_seeds + 1)]
+    return [
+        System("monophone", (stage.exp / "monophone",)),
+        *(System("baseline", (folder,), seed=number) for number, folder in enumerate(members, start=1)),
+        System("ensemble", tuple(members)),
+        *(System("student", (stage.exp / "students" / student_name(t, seed),), f"temperature {t:g}", seed, t == chosen)
+          for t, seed in runs),
+    ]
+
+
+def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """(utterance, log p(x, pdf-id) [T, S], log-priors [S]) of the Gaussian mixtures."""
+    gmm, num_cepstra = load_gmm(folder)
+    priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(gmm.log_weights))
+    for utterance, features in gmm_features(stage.exp / "fbank" / split, num_cepstra):
+        yield utterance, gmm.log_likelihoods(torch.from_numpy(features)) + priors, priors
+
+
+def network_posteriors(stage: Stage, folders: tuple[Path, ...], split: str):
+    """(utterance, log p(pdf-id | x) [T, S], log-priors [S]) of the network, or of the mean of several."""
+    loaded = [load_model(folder) for folder in folders]
+    for folder, (_, features) in zip(folders, loaded, strict=True):
+        check_same_features(features, read_fbank_config(stage.exp / "fbank" / split), f"{stage.exp / 'fbank' / split}, "
+                            f"for the model in {folder}")
+    members = [model.to(stage.device) for model, _ in loaded]
+    frames = load_features(stage.exp / "fbank" / split)
+    store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
+    for utterance, rows in store.utterance_slices():
+        index = torch.arange(rows.start, rows.stop, device=stage.device)
+        scores = [log_posteriors(members, members[0].windows(store, part)) for part in index.split(BATCH)]
+        yield utterance, torch.cat(scores).cpu(), members[0].log_priors.cpu()
+
+
+def score(stage: Stage, system: System) -> None:
+    """Writes the system's rows to rows/<label>.json and its alignments to details/, unless they are there."""
+    rows_file = stage.out / "rows" / f"{system.label}.json"
+    if rows_file.exists():
+        return
+    search, config = stage.config(search=SearchConfig, scoring=ScoringConfig)
+    posteriors = gmm_posteriors if system.name == "monophone" else network_posteriors
+    source = system.folders[0] if system.name == "monophone" else system.folders
+    weights, penalties, rows = config.lm_weights, config.word_insertion_penalties, []
+    for split in ("dev", "test") if system.chosen else ("dev",):
+        refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
+        labels = dict(read_int_vectors(stage.exp / "alignment" / split / "ali.scp"))
+        right = []
+
+        def likelihoods(split=split, labels=labels, right=right) -> Iterator[tuple[str, np.ndarray]]:
+            for utterance, scores, priors in posteriors(stage, source, split):
+                if utterance in labels:
+                    right.append(scores.argmax(dim=1).numpy() == labels[utterance])
+                yield utterance, (scores - priors).numpy()
+
+        archive = stage.out / "likelihoods" / f"{system.label}_{split}"
+        archive.parent.mkdir(exist_ok=True)
+        write_matrices(archive, likelihoods())
+        grid = decode_grid(archive.with_suffix(".scp"), stage.exp / "graph", weights, penalties, search, jobs=1)
+        archive.with_suffix(".ark").unlink()
+        archive.with_suffix(".scp").unlink()
+        # An utterance too short for a frame is recognised as nothing: its words count as deleted.
+        hypotheses = {setting: dict.fromkeys(refs, ()) | found.words for setting, found in grid.items()}
+        if split == "dev":
+            weight, penalty, _ = choose_lm_weight(hypotheses, refs)
+            weights, penalties = [weight], [penalty]
+        words = hypotheses[weight, penalty]
+        write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, words)
+        errors, (low, high) = word_errors(refs, words), wer_interval(refs, words)
+        correct = np.concatenate(right)
+        rows.append(ResultRow(
+            system.name, split, system.chosen, system.variant, system.seed, len(correct), float(correct.mean()),
+            errors.words, errors.wer, low, high, parameters(system), training_seconds(system), weight, penalty,
+            str((system.folders[0] / "config.toml").relative_to(stage.exp))))
+    with atomic_path(rows_file) as path:
+        path.write_text(json.dumps([asdict(row) for row in rows]))
+
+
+def parameters(system: System) -> int:
+    if system.name == "monophone":
+        gmm, _ = load_gmm(system.folders[0])
+        return int(gmm.num_gaussians.sum()) * (1 + 2 * gmm.means.shape[2])
+    return sum(num_parameters(load_model(folder)[0]) for folder in system.folders)
+
+
+def training_seconds(system: System) -> float:
+    """Wall clock of the training, of all models of an ensemble together."""
+    if system.name == "monophone":
+        return json.loads((system.folders[0] / "stage.json").read_text())["seconds"]
+    histories = [json.loads((folder / "history.json").read_text()) for folder in system.folders]
+    return round(sum(epoch["seconds"] for history in histories for epoch in history), 1)
+
+
+def main(stage: Stage) -> None:
+    everything = systems(stage)
+    for folder in ("rows", "details"):
+        (stage.out / folder).mkdir(exist_ok=True)
+    for _ in parallel_map(score, [(stage, system) for system in everything], stage.jobs, "decoding"):
+        pass
+    rows = [ResultRow(**row) for system in everything
+            for row in json.loads((stage.out / "rows" / f"{system.label}.json").read_text())]
+    write_results(stage.out / "results.json", rows)
+    shutil.copyfile(stage.out / "results.json", stage.exp / "results.json")
+
+
+if __name__ == "__main__":
+    run_step(main)
