@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from decant.archive import read_matrices
-from decant.fbank import cmvn_statistics, normalise, read_speakers
+from decant.fbank import read_speakers
 
 LIFTER = 22  # Kaldi's and HTK's cepstral lifter
 
@@ -31,15 +31,15 @@ def differences(features: np.ndarray) -> np.ndarray:
 
 
 def gmm_features(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance-id, float32 [T, 3 C]) of a feature folder: cepstra with mean 0 and variance 1 for every speaker, and
-    their first and second differences."""
+    """(utterance-id, float32 [T, 3 C]) of a feature folder: cepstra with mean 0 for every speaker, and their first and
+    second differences, as in Kaldi's GMM recipes. (On AN4 a variance of 1 too made the word error rate worse.)"""
     speaker_of = read_speakers(features_dir)
     raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in read_matrices(features_dir / "feats.scp")}
-    statistics: dict[str, np.ndarray] = {}
+    of_speaker: dict[str, list[np.ndarray]] = {}
     for utterance, frames in raw.items():
-        speaker = speaker_of[utterance]
-        statistics[speaker] = statistics.get(speaker, 0) + cmvn_statistics(frames)
+        of_speaker.setdefault(speaker_of[utterance], []).append(frames)
+    means = {speaker: np.concatenate(frames).mean(axis=0) for speaker, frames in of_speaker.items()}
     for utterance, frames in raw.items():
-        normalised = normalise(frames, statistics[speaker_of[utterance]])
-        first = differences(normalised)
-        yield utterance, np.concatenate([normalised, first, differences(first)], axis=1)
+        static = frames - means[speaker_of[utterance]]
+        first = differences(static)
+        yield utterance, np.concatenate([static, first, differences(first)], axis=1)
