@@ -49,15 +49,6 @@ Arc = tuple[int, int, int, int, float]
 
 
 @dataclass(frozen=True)
-class GraphConfig:
-    silence_prob: float = 0.5  # probability of a silence before the first word and after each word
-
-    def __post_init__(self) -> None:
-        if not 0 < self.silence_prob < 1:
-            raise ValueError(f"silence_prob is {self.silence_prob}; choose it between 0 and 1, both excluded")
-
-
-@dataclass(frozen=True)
 class GraphFacts:
     """What graph.json holds."""
 
@@ -68,9 +59,7 @@ class GraphFacts:
     peak_memory_mb: float  # of the whole process up to then
 
 
-def build_graph(
-    lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_dir: Path, config: GraphConfig
-) -> GraphFacts:
+def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_dir: Path) -> GraphFacts:
     """Write HCLG.fst (OpenFst, const), words.txt, phones.txt and graph.json into `out_dir`.
 
     Words of the language model that the lexicon lacks are left out, with a notice. Raises ValueError if the
@@ -89,7 +78,7 @@ def build_graph(
     write_symbol_table(phones, out_dir / "phones.txt")
     with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
         grammar = _grammar(arpa, lexicon, out_dir / "words.txt", Path(scratch))
-        lg = kaldifst.compose(_lexicon_transducer(entries, words, phones, config.silence_prob), grammar)
+        lg = kaldifst.compose(_lexicon_transducer(entries, words, phones, transitions.config.silence_prob), grammar)
         _determinize(lg)
         kaldifst.minimize_encoded(lg)
         kaldifst.arcsort(lg, "ilabel")

@@ -1,5 +1,6 @@
 """The same function over many arguments, in several processes."""
 
+import logging
 import multiprocessing
 import os
 import threading
@@ -28,14 +29,21 @@ def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc
         finally:
             torch.set_num_threads(threads)
         return
-    # Spawned, not forked: a fork copies torch's threads and CUDA's state in the middle of whatever they do.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, initializer=_start_worker) as pool:
+    # Forked from a server that has only imported torch: a fork of this process would copy torch's threads and CUDA's
+    # state in the middle of whatever they do, and a new interpreter takes seconds to import torch.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    logs = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(logs,)) as pool:
         yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
 
 
-def _start_worker() -> None:
+def _start_worker(logs: list[str]) -> None:
+    """Gives a worker one thread, its parent's log files, and an end when its parent ends."""
     torch.set_num_threads(1)
+    if logs:
+        logging.basicConfig(level=logging.INFO, format="%(message)s",
+                            handlers=[logging.StreamHandler(), *map(logging.FileHandler, logs)])
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -16,7 +16,6 @@ from decant.acoustic_model import AcousticModelConfig
 from decant.beam_search import SearchConfig
 from decant.config import config_parser, read_tables, write_tables
 from decant.data_dir import UtterancesConfig
-from decant.decoding_graph import GraphConfig
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
 from decant.gmm import MonophoneConfig
@@ -28,7 +27,7 @@ from decant.training import TrainingConfig
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "language_model": LanguageModelConfig, "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig,
-    "graph": GraphConfig, "acoustic_model": AcousticModelConfig, "training": TrainingConfig,
+    "acoustic_model": AcousticModelConfig, "training": TrainingConfig,
     "ensemble": EnsembleConfig, "distillation": DistillationConfig, "student_training": TrainingConfig,
     "search": SearchConfig, "scoring": ScoringConfig,
 }

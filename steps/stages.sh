@@ -18,7 +18,7 @@ stage 3 monophone --reads data lang fbank --config hmm monophone -- steps/train_
 stage 5 alignment --reads data lang fbank monophone --config utterances -- steps/align.py
 
 # Decoding graph: HCLG.fst, words.txt
-stage 6 graph --reads lang monophone --config graph -- steps/make_graph.py
+stage 6 graph --reads lang monophone -- steps/make_graph.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
 stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py

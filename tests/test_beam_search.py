@@ -7,7 +7,7 @@ import pytest
 
 from decant.archive import write_matrices
 from decant.beam_search import SearchConfig, decode, decode_grid, read_graph
-from decant.decoding_graph import GraphConfig, build_graph
+from decant.decoding_graph import build_graph
 from decant.fst_arrays import read_arrays
 from decant.hmm import HmmConfig, TransitionModel
 from decant.lexicon import make_lexicon
@@ -33,7 +33,7 @@ CONFIG = SearchConfig()
 def graph_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("graph")
     (directory / "lm.arpa").write_text(ARPA)
-    build_graph(LEXICON, directory / "lm.arpa", TRANSITIONS, directory / "graph", GraphConfig())
+    build_graph(LEXICON, directory / "lm.arpa", TRANSITIONS, directory / "graph")
     return directory / "graph"
 
 

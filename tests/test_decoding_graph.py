@@ -10,18 +10,18 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.decoding_graph import GraphConfig, add_hmm_self_loops, build_graph
+from decant.decoding_graph import add_hmm_self_loops, build_graph
 from decant.fst_arrays import ARC, from_arcs, read_arrays
 from decant.hmm import HmmConfig, TransitionModel
 from decant.lexicon import make_lexicon
 
+SILENCE_PROB = 0.3
 LEXICON = make_lexicon([("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))])  # c sounds like a
-TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig(self_loop_scale=0.7))
+TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig(SILENCE_PROB, self_loop_scale=0.7))
 PHONE_ARCS = {phone: TRANSITIONS.phone_arcs(phone) for phone in LEXICON.phones}
 SELF_LOOPS = TRANSITIONS.self_loop_log_prob
 WORD_PROBS = {"a": 0.5, "b": 0.2, "c": 0.1}
 END_PROB = 0.2
-SILENCE_PROB = 0.3
 ROUNDING = 0.01  # minimising rounds the cost of each arc to 1/1024
 
 
@@ -36,10 +36,10 @@ UNIGRAM = arpa(["-99 <s>", f"{math.log10(END_PROB)} </s>",
                 *(f"{math.log10(prob)} {word}" for word, prob in WORD_PROBS.items())])
 
 
-def build(directory, language_model=UNIGRAM, lexicon=LEXICON, silence_prob=SILENCE_PROB):
+def build(directory, language_model=UNIGRAM, lexicon=LEXICON):
     (directory / "lm.arpa").write_text(language_model)
     graph_dir = directory / "graph"
-    facts = build_graph(lexicon, directory / "lm.arpa", TRANSITIONS, graph_dir, GraphConfig(silence_prob))
+    facts = build_graph(lexicon, directory / "lm.arpa", TRANSITIONS, graph_dir)
     return graph_dir, facts
 
 
@@ -188,7 +188,7 @@ def test_a_packed_language_model_gives_the_same_graph(tmp_path):
     graph_dir, _ = build(tmp_path)
     with gzip.open(tmp_path / "lm.arpa.gz", "wt") as file:
         file.write(UNIGRAM)
-    build_graph(LEXICON, tmp_path / "lm.arpa.gz", TRANSITIONS, tmp_path / "again", GraphConfig(SILENCE_PROB))
+    build_graph(LEXICON, tmp_path / "lm.arpa.gz", TRANSITIONS, tmp_path / "again")
     assert (tmp_path / "again/HCLG.fst").read_bytes() == (graph_dir / "HCLG.fst").read_bytes()
 
 
@@ -216,8 +216,3 @@ def test_an_empty_language_model_is_refused_by_name(tmp_path):
 def test_a_phone_without_an_hmm_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="phones of the lexicon without an HMM: Z;"):
         build(tmp_path, lexicon=make_lexicon([("a", ("X", "Z"))]))
-
-
-def test_a_silence_probability_of_one_is_refused():
-    with pytest.raises(ValueError, match="silence_prob is 1"):
-        GraphConfig(1.0)

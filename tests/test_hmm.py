@@ -78,3 +78,8 @@ def test_all_pronunciations_stand_side_by_side():
 def test_an_empty_transcript_is_refused():
     with pytest.raises(ValueError, match="transcript is empty"):
         state_graph([], LEXICON, TransitionModel(LEXICON.phones, HmmConfig()))
+
+
+def test_a_silence_probability_of_one_is_refused():
+    with pytest.raises(ValueError, match="silence_prob is 1"):
+        HmmConfig(silence_prob=1.0)
