@@ -8,6 +8,7 @@ The letters: T frames, D feature dimensions, S pdf-ids, M Gaussians of a pdf-id 
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -130,13 +131,19 @@ def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
     return DiagonalGmm(log_weights, means, variances)
 
 
-def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list[BestPath | None]:
-    """The best path of every utterance under the mixtures; None where no path reaches the end."""
+def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor],
+          jobs: int = 1) -> list[BestPath | None]:
+    """The best path of every utterance under the mixtures, `jobs` batches at a time; None where none reaches the end."""
     paths: list[BestPath | None] = [None] * len(graphs)
-    for batch in batches([len(x) for x in features]):
+
+    def align_batch(batch: list[int]) -> None:
         scores = gmm.log_likelihoods(torch.cat([features[i] for i in batch])).split([len(features[i]) for i in batch])
         for i, path in zip(batch, viterbi([graphs[i] for i in batch], scores), strict=True):
             paths[i] = path
+
+    # Threads of our own, each computing with one: torch's split every small step of the search, and wait at its end.
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(align_batch, batches([len(x) for x in features])))
     return paths
 
 
@@ -145,6 +152,7 @@ def train_monophone(
     make_graphs: Callable[[TransitionModel], list[StateGraph]],
     transitions: TransitionModel,
     config: MonophoneConfig,
+    jobs: int = 1,
     report: Callable[[str], None] = print,
 ) -> tuple[DiagonalGmm, TransitionModel, list[BestPath | None]]:
     """Trains mixtures and transition probabilities from a flat start.
@@ -160,7 +168,7 @@ def train_monophone(
                       frames.var(dim=0).expand(transitions.num_pdfs, 1, -1))
     for iteration in range(config.num_iterations + 1):
         if iteration in config.realign_iterations:
-            state_paths = align(gmm, graphs, features)
+            state_paths = align(gmm, graphs, features, jobs)
         usable = [i for i, path in enumerate(state_paths) if path is not None]
         x = torch.cat([features[i] for i in usable])
         pdfs = torch.from_numpy(np.concatenate([state_paths[i].pdfs for i in usable]))
@@ -176,7 +184,7 @@ def train_monophone(
             gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
         report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
                f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
-    return gmm, transitions, align(gmm, graphs, features)
+    return gmm, transitions, align(gmm, graphs, features, jobs)
 
 
 def save_gmm(directory: Path, gmm: DiagonalGmm, num_cepstra: int) -> None:

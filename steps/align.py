@@ -24,8 +24,8 @@ def main(stage: Stage) -> None:
         features = as_tensors(gmm_features(features_dir, num_cepstra))
         graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
         labels, unusable = {}, read_unusable(features_dir)
-        for (utterance, x), graph, path in zip(features.items(), graphs, align(gmm, graphs, list(features.values())),
-                                               strict=True):
+        paths = align(gmm, graphs, list(features.values()), stage.jobs)
+        for (utterance, x), graph, path in zip(features.items(), graphs, paths, strict=True):
             if path is None:
                 unusable[utterance] = f"{len(x)} frames are fewer than the {graph.min_frames} states of its transcript"
             else:

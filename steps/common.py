@@ -1,9 +1,7 @@
 """What the steps' programs share: their arguments, their log, and errors in one line."""
 
 import argparse
-import ctypes
 import logging
-import signal
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
@@ -13,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")
 SPLITS = ("train", "dev", "test")
@@ -50,10 +50,10 @@ def run_step(main: Callable[[Stage], None]) -> None:
     for name, kind in (("exp", Path), ("out", Path), ("jobs", int), ("device", str), ("corpus", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
-    # A killed run.sh takes its stages along: Linux's PR_SET_PDEATHSIG is 1.
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
+    torch.set_num_threads(1)  # stages compute in several processes or threads of their own
     try:
         main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus))
     except (ValueError, OSError, FloatingPointError) as error:

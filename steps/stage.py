@@ -9,10 +9,12 @@ Only the standard library here: fourteen stages that have nothing to do should t
 """
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +97,13 @@ def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> N
     partial.rename(directory)
 
 
+def end_with_parent() -> None:
+    """A killed run.sh takes its stages along (Linux's prctl, PR_SET_PDEATHSIG = 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main() -> None:
+    end_with_parent()
     parser = argparse.ArgumentParser(prog="stage", description=__doc__.partition("\n")[0])
     parser.add_argument("number", type=int)
     parser.add_argument("name")

@@ -18,7 +18,8 @@ def main(stage: Stage) -> None:
         return [state_graph(words[utterance], lexicon, transitions) for utterance in features]
 
     gmm, transitions, paths = train_monophone(list(features.values()), make_graphs,
-                                              TransitionModel(lexicon.phones, hmm_config), config, logger.info)
+                                              TransitionModel(lexicon.phones, hmm_config), config, stage.jobs,
+                                              logger.info)
     save_gmm(stage.out, gmm, config.num_cepstra)
     write_transitions(stage.out / "transitions.json", transitions)
     lost = sum(path is None for path in paths)

@@ -1,0 +1,150 @@
+"""The default recipe, small, through all its stages: left alone, and killed on the way."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+[data]
+train_minutes = 1.5
+dev_minutes = 0.4
+test_minutes = 0.4
+speaker_minutes = 0.2
+lm_sentences = 300
+[monophone]
+num_iterations = 8
+realign_iterations = [1, 2, 3, 4, 5, 6]
+last_split_iteration = 6
+num_gaussians = 150
+[acoustic_model]
+hidden_layers = 1
+hidden_units = 48
+[training]
+epochs = 3
+batch_size = 64
+checkpoint_steps = 10
+[ensemble]
+num_members = 3
+[distillation]
+temperatures = [1.0, 2.0]
+num_seeds = 2
+[student_training]
+epochs = 3
+batch_size = 64
+checkpoint_steps = 10
+[scoring]
+lm_weights = [6.0, 10.0]
+word_insertion_penalties = [0.0]
+"""
+
+
+def command(exp: Path, *options: str) -> list[str]:
+    return [str(ROOT / "recipes/espeak/run.sh"), "--conf", str(exp.parent / "tiny.toml"), "--exp", str(exp), *options]
+
+
+def run(exp: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(exp, *options), capture_output=True, text=True, cwd=exp.parent)
+
+
+def kill_when(exp: Path, there: str) -> None:
+    """Starts the recipe and kills run.sh the moment a file is there; returns when all its processes have gone."""
+    process = subprocess.Popen(command(exp), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(exp.glob(there)):
+        assert process.poll() is None, f"the recipe ended before {there} was there"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with open(exp / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the stages hold it as long as one lives
+
+
+def results(exp: Path) -> list[dict]:
+    return [row | {"seconds": None} for row in json.loads((exp / "results.json").read_text())]
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "tiny.toml").write_text(TINY)
+    done = run(folder / "alone")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "alone"
+
+
+def test_the_recipe_scores_every_system_of_the_paper(left_alone):
+    rows = results(left_alone)
+    runs = {(row["system"], row["variant"], row["split"], row["seed"]) for row in rows}
+    assert {system for system, *_ in runs} == {"monophone", "baseline", "ensemble", "student"}
+    assert {seed for system, _, split, seed in runs if (system, split) == ("baseline", "test")} == {1, 2, 3}
+    students = [row for row in rows if row["system"] == "student"]
+    assert {row["variant"] for row in students if row["split"] == "dev"} == {"temperature 1", "temperature 2"}
+    assert len({row["variant"] for row in students if row["split"] == "test"}) == 1  # only what dev chose sees test
+    assert all(0 <= row["wer_low"] <= row["wer"] <= row["wer_high"] and 0 < row["frame_accuracy"] < 1 for row in rows)
+    chance = 1 / 100
+    assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
+
+
+def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_results(left_alone):
+    exp = left_alone.parent / "killed"
+    for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
+                              ("baseline.partial/checkpoint.safetensors", "baseline"),
+                              ("ensemble.partial/member_03/checkpoint.safetensors", "ensemble"),
+                              ("students.partial/*/checkpoint.safetensors", "students")):
+        kill_when(exp, there)
+        assert not (exp / unfinished).exists()
+    done = run(exp)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(exp) == results(left_alone)
+
+
+def test_a_second_run_passes_over_all_stages(left_alone):
+    done = run(left_alone)
+    assert done.returncode == 0 and done.stdout.count("done, passed over") == 12
+
+
+def test_a_changed_setting_makes_its_stage_and_what_follows_stale(left_alone):
+    listed = run(left_alone, "--list", "--training.learning_rate", "0.002").stdout.splitlines()
+    states = {line.split()[1]: line.split(maxsplit=2)[2] for line in listed}
+    assert states["alignment"] == states["graph"] == "done"
+    assert states["baseline"] == "stale: training.learning_rate changed"
+    assert states["soft_targets"].startswith("stale") and states["score"].startswith("stale")
+
+
+def test_a_stage_asked_for_before_its_inputs_exist_is_refused(left_alone):
+    done = run(left_alone.parent / "empty", "--stage", "7")
+    assert done.returncode != 0
+    assert "stage 7 (baseline) reads fbank, alignment, not there yet" in done.stderr
+
+
+@pytest.mark.parametrize("option, message", [
+    (("--training.epoch", "3"), "training.epoch"),
+    (("--training.epochs", "many"), "training.epochs"),
+    (("--training.epochs", "0"), "epochs, batch_size, threads and checkpoint_steps have to be at least 1"),
+    (("--conf", "nowhere.toml"), "nowhere.toml: no such config file"),
+])
+def test_a_wrong_option_fails_before_any_work(left_alone, option, message):
+    done = run(left_alone.parent / "none", *option)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (left_alone.parent / "none").exists()
+
+
+def test_two_runs_in_one_folder_are_refused(left_alone):
+    with open(left_alone / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(left_alone)
+    assert done.returncode != 0 and "another run is working here" in done.stderr
+
+
+def test_nothing_that_is_loaded_can_run_code():
+    """No pickles: every file of the experiment is text, audio, an archive, an FST, .npy without objects, safetensors."""
+    sources = [path.read_text() for folder in ("decant", "steps", "local") for path in (ROOT / folder).glob("*.py")]
+    for forbidden in ("torch.load", "pickle.load", "allow_pickle=True", "shell=True", "os.system"):
+        assert not any(forbidden in source for source in sources)
+    assert os.environ.get("DECANT_RUN") is None
