@@ -1,8 +1,6 @@
 """The default recipe's corpus: English from the eSpeak NG synthesiser in many voices, in rooms and noise.
 
-    python local/espeak.py --out data [--corpus-config conf/espeak.toml] [--jobs 2]
-
-writes, under the folder given with --out:
+Stage 0 of recipes/espeak writes:
     train/ dev/ test/     Kaldi data directories
     audio/SPEAKER/*.wav   16 kHz, 16 bits, and the sentences in audio/SPEAKER/text
     lexicon.txt           every word of the grammar, with the phones and alternatives of the CMU dictionary
@@ -16,7 +14,6 @@ The package `espeakng-loader` holds eSpeak NG, whose licence is the GPL, version
 (the extra `demo` in setup.py). Letter: N samples.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -25,7 +22,6 @@ import multiprocessing
 import os
 import shutil
 import threading
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -55,18 +51,20 @@ ACCENTS = (
     "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en", "en-gb-x-gbclan", "en-029", "en-gb-x-gbcwmd",
 )
 
-# Variants of eSpeak's voices, a third to a half of them women's. Each split has its own, so that a test voice
-# is a new one; variants that differ little from each other stand in the same split. Left out are whispers,
-# robots, voices with a loud echo, those whose formants are moved so far that vowels change, and near copies.
+# Variants of eSpeak's voices: women's, which take turns with men's. Each split has its own, so that a test voice
+# is a new one, and none of train is nearly the same as one of another split. Left out are whispers, robots,
+# voices with a loud echo, those whose formants are moved so far that vowels change, and near copies.
 VARIANTS = {
     "train": (
-        "f1", "m1", "m3", "f2", "m5", "m7", "f5", "m8", "klatt", "anika", "Denis", "Diogo",
-        "Andrea", "Gene", "Marco", "aunty", "Mike", "Nguyen", "grandma", "Reed", "Storm", "Alicia",
-        "adam", "boris", "zac", "croak", "max", "ed", "edward", "klatt2", "paul", "gustave",
-        "klatt4", "miguel", "david", "pedro", "grandpa", "mike2", "john",
+        ("f1", "f3", "Alicia", "anika", "Andrea", "f4", "shelby", "grandma", "zac", "aunty"),
+        (
+            "m1", "m3", "klatt", "m5", "Denis", "m7", "Marco", "Reed", "m8", "Diogo", "Gene", "Storm", "Mike",
+            "Nguyen", "adam", "boris", "croak", "ed", "max", "edward", "klatt2", "paul", "gustave", "klatt4",
+            "miguel", "david", "pedro", "grandpa", "mike2", "john",
+        ),
     ),
-    "dev": ("shelby", "Alex", "f4", "sandro", "m4", "pablo", "klatt3", "victor"),
-    "test": ("f3", "m2", "Annie", "antonio", "steph", "robert", "linda", "m6", "steph2", "Michael"),
+    "dev": (("f2", "linda", "steph3"), ("Alex", "sandro", "m4", "pablo", "klatt3")),
+    "test": (("f5", "Annie", "steph", "belinda"), ("m2", "antonio", "robert", "m6", "Michael")),
 }
 SPLITS = tuple(VARIANTS)
 
@@ -77,8 +75,8 @@ BABBLE_SENTENCES = 5  # from each of those voices
 
 
 @dataclass(frozen=True)
-class EspeakConfig:
-    """What is recorded: the table [corpus]. Values are drawn evenly between a `low` and its `high`.
+class CorpusConfig:
+    """What is recorded: the table [data]. Values are drawn evenly between a `low` and its `high`.
 
     If recognition is too easy or too hard, turn first the signal-to-noise ratio, then the room.
     """
@@ -87,11 +85,11 @@ class EspeakConfig:
     train_minutes: float = 30.0  # audio of each split, silence included
     dev_minutes: float = 4.0
     test_minutes: float = 6.0
-    speaker_minutes: float = 1.0  # audio of one speaker, about 25 utterances; sets the number of speakers
+    speaker_minutes: float = 0.8  # audio of one speaker, about 20 utterances; sets the number of speakers
     lm_sentences: int = 5000  # lines of lm_text
 
     speed_low: int = 130  # a speaker's usual speed, words a minute
-    speed_high: int = 200
+    speed_high: int = 190
     pitch_low: int = 30  # a speaker's usual pitch, 0 to 99; 50 is the voice variant's own
     pitch_high: int = 70
     pitch_range_low: int = 30  # a speaker's range of pitch, 0 (monotonous) to 99; 50 is the variant's own
@@ -142,24 +140,27 @@ class Speaker:
     accent: str  # language of eSpeak's
     variant: str  # voice variant of eSpeak's
     speed: int  # words a minute
-    pitch: int  # eSpeak's scale, as in EspeakConfig
+    pitch: int  # eSpeak's scale, as in CorpusConfig
     pitch_range: int
     word_gap: int  # pause between words, 10 ms at normal speed
 
 
-def list_speakers(config: EspeakConfig) -> list[Speaker]:
-    """All speakers. No two of a split share accent and variant, until all pairs are used up."""
+def list_speakers(config: CorpusConfig) -> list[Speaker]:
+    """All speakers. No two of a split share accent and variant, until all of a sex's pairs are used up."""
     speakers = []
-    for split, variants in VARIANTS.items():
+    for split in SPLITS:
         for index in range(config.num_speakers(split)):
+            turn, man = divmod(index, 2)
+            variants = VARIANTS[split][man]
+            round_, place = divmod(turn, len(variants))
             rng = _generator(config, split, index, 0)
             speakers.append(
                 Speaker(
                     id=f"{split}{index:04d}",
                     split=split,
                     index=index,
-                    accent=ACCENTS[(index % len(variants) + index // len(variants)) % len(ACCENTS)],
-                    variant=variants[index % len(variants)],
+                    accent=ACCENTS[(place + round_ + 4 * man) % len(ACCENTS)],
+                    variant=variants[place],
                     speed=int(rng.integers(config.speed_low, config.speed_high + 1)),
                     pitch=int(rng.integers(config.pitch_low, config.pitch_high + 1)),
                     pitch_range=int(rng.integers(config.pitch_range_low, config.pitch_range_high + 1)),
@@ -169,11 +170,11 @@ def list_speakers(config: EspeakConfig) -> list[Speaker]:
     return speakers
 
 
-def _generator(config: EspeakConfig, split: str, *stream: int) -> np.random.Generator:
+def _generator(config: CorpusConfig, split: str, *stream: int) -> np.random.Generator:
     return np.random.default_rng((config.seed, SPLITS.index(split), *stream))
 
 
-def record_speaker(speaker: Speaker, config: EspeakConfig, folder: Path) -> None:
+def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path) -> None:
     """Fills `folder`, which appears when all is done, with the speaker's utterances and their `text`.
 
     Run it in a fresh process: see espeak_voice.
@@ -213,7 +214,8 @@ def _record_babble(espeak: Espeak, speaker: Speaker, rng: np.random.Generator) -
     """Several voices of the speaker's split talking at the same time, equally loud."""
     voices = []
     for _ in range(BABBLE_VOICES):
-        espeak.set_voice(str(rng.choice(ACCENTS)), str(rng.choice(VARIANTS[speaker.split])))
+        variants = sum(VARIANTS[speaker.split], ())
+        espeak.set_voice(str(rng.choice(ACCENTS)), str(rng.choice(variants)))
         said = [_say(espeak, draw_sentence(rng), speaker, rng) for _ in range(BABBLE_SENTENCES)]
         voices.append(np.concatenate(said))
     length = max(map(len, voices))
@@ -221,7 +223,7 @@ def _record_babble(espeak: Espeak, speaker: Speaker, rng: np.random.Generator) -
 
 
 def degrade(
-    speech: np.ndarray, babble: np.ndarray, config: EspeakConfig, rng: np.random.Generator
+    speech: np.ndarray, babble: np.ndarray, config: CorpusConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """Speech [N] in a random room, with random noise, level, and silence around it: int16."""
 
@@ -236,7 +238,7 @@ def degrade(
     return to_int16(noisy, draw("level"))
 
 
-def record_all(speakers: Iterable[Speaker], config: EspeakConfig, audio: Path, jobs: int) -> None:
+def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, jobs: int) -> None:
     """Records speakers that have no folder in `audio` yet, `jobs` at a time; RuntimeError if one fails."""
     for remains in audio.glob(".*"):  # of a run that was killed
         shutil.rmtree(remains)
@@ -267,7 +269,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def write_corpus(out: Path, config: EspeakConfig, jobs: int = 1) -> None:
+def write_corpus(out: Path, config: CorpusConfig, jobs: int = 1) -> None:
     """Writes all that the module's docstring lists into `out`, going on where an interrupted run stopped.
 
     Raises ValueError if `out` was begun with other settings.
@@ -323,38 +325,12 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def read_config(path: Path) -> EspeakConfig:
-    """The settings in table [corpus] of a TOML file; fields that are not there have their defaults.
-
-    Raises ValueError for an unknown field, a wrong type, a senseless value, and if there is no such table.
-    """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))["corpus"]
-    except KeyError:
-        raise ValueError(f"{path}: no table [corpus]; add it (it may be empty)") from None
-    types = {field.name: field.type for field in dataclasses.fields(EspeakConfig)}
-    for name, value in table.items():
-        if name not in types:
-            raise ValueError(f"{path}: [corpus] has no field {name!r}; the fields are {', '.join(types)}")
-        if type(value) is not types[name] and (type(value), types[name]) != (int, float):
-            kind = types[name].__name__
-            raise ValueError(f"{path}: [corpus] {name} is {value!r}; it must be of type {kind}")
-    try:
-        return EspeakConfig(**table)
-    except ValueError as error:
-        raise ValueError(f"{path}: [corpus] {error}") from error
-
-
-def main(arguments: list[str] | None = None) -> None:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--corpus-config", type=Path, help="TOML file with settings in a table [corpus]")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="speakers at a time")
-    options = parser.parse_args(arguments)
-    config = read_config(options.corpus_config) if options.corpus_config else EspeakConfig()
-    write_corpus(options.out, config, options.jobs)
+def main(stage) -> None:
+    [config] = stage.config(data=CorpusConfig)
+    write_corpus(stage.out, config, stage.jobs)
 
 
 if __name__ == "__main__":
-    main()
+    from steps.common import run_step  # here, for the same reason
+
+    run_step(main)

@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -21,13 +22,12 @@ from decant.frame_store import pack, read_frame_store
 from decant.gmm import load_gmm
 from decant.parallel import parallel_map
 from decant.results import ResultRow, write_results
-from decant.scoring import ScoringConfig, choose_lm_weight, wer_interval, word_errors, write_alignments
+from decant.scoring import ScoringConfig, Sentences, choose_lm_weight, wer_interval, word_errors, write_alignments
 from decant.soft_targets import DistillationConfig
 from steps.acoustic_training import member_folders
 from steps.common import Stage, run_step
 from steps.train_students import student_name
 
-Posteriors = Callable[[Stage, str], Iterator[tuple[str, torch.Tensor]]]
 BATCH = 4096
 
 
@@ -70,19 +70,57 @@ def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str
         yield utterance, gmm.log_likelihoods(torch.from_numpy(features)) + priors, priors
 
 
-def network_posteriors(stage: Stage, folders: tuple[Path, ...], split: str):
+def network_posteriors(stage: Stage, folders: Sequence[Path],
+                       split: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """(utterance, log p(pdf-id | x) [T, S], log-priors [S]) of the network, or of the mean of several."""
-    loaded = [load_model(folder) for folder in folders]
-    for folder, (_, features) in zip(folders, loaded, strict=True):
-        check_same_features(features, read_fbank_config(stage.exp / "fbank" / split), f"{stage.exp / 'fbank' / split}, "
-                            f"for the model in {folder}")
-    members = [model.to(stage.device) for model, _ in loaded]
-    frames = load_features(stage.exp / "fbank" / split)
-    store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
+    features_dir = stage.exp / "fbank" / split
+    members = []
+    for folder in folders:
+        model, features = load_model(folder)
+        check_same_features(features, read_fbank_config(features_dir), f"{features_dir}, for the model in {folder}")
+        members.append(model.to(stage.device))
+    store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in load_features(features_dir)).to(stage.device)
     for utterance, rows in store.utterance_slices():
         index = torch.arange(rows.start, rows.stop, device=stage.device)
         scores = [log_posteriors(members, members[0].windows(store, part)) for part in index.split(BATCH)]
         yield utterance, torch.cat(scores).cpu(), members[0].log_priors.cpu()
+
+
+def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) -> np.ndarray:
+    """Writes the scaled log-likelihoods of every utterance as a Kaldi archive; returns for each aligned frame whether
+    its most probable pdf-id is the aligned one: bool [N]."""
+    labels = dict(read_int_vectors(stage.exp / "alignment" / split / "ali.scp"))
+    right = []
+
+    def likelihoods() -> Iterator[tuple[str, np.ndarray]]:
+        posteriors = (gmm_posteriors(stage, system.folders[0], split) if system.name == "monophone" else
+                      network_posteriors(stage, system.folders, split))
+        for utterance, scores, priors in posteriors:
+            if utterance in labels:
+                right.append(scores.argmax(dim=1).numpy() == labels[utterance])
+            yield utterance, (scores - priors).numpy()
+
+    write_matrices(prefix, likelihoods())
+    return np.concatenate(right)
+
+
+def decode(stage: Stage, scp: Path, refs: Sentences, settings: tuple[float, float] | None) -> tuple[float, float, Sentences]:
+    """(LM weight, word insertion penalty, words of every utterance), with `settings`, or with the best for `refs`."""
+    search, config = stage.config(search=SearchConfig, scoring=ScoringConfig)
+
+    def hypotheses(weights: Sequence[float], penalties: Sequence[float]) -> dict[tuple[float, float], Sentences]:
+        grid = decode_grid(scp, stage.exp / "graph", weights, penalties, search, jobs=1)
+        # An utterance too short for a frame is recognised as nothing: its words count as deleted.
+        return {setting: dict.fromkeys(refs, ()) | found.words for setting, found in grid.items()}
+
+    if settings is None:
+        first, *others = config.word_insertion_penalties
+        grid = hypotheses(config.lm_weights, [first])
+        grid |= hypotheses([choose_lm_weight(grid, refs)[0]], others)
+        settings = choose_lm_weight(grid, refs)[:2]
+    else:
+        grid = hypotheses(settings[:1], settings[1:])
+    return *settings, grid[settings]
 
 
 def score(stage: Stage, system: System) -> None:
@@ -90,39 +128,17 @@ def score(stage: Stage, system: System) -> None:
     rows_file = stage.out / "rows" / f"{system.label}.json"
     if rows_file.exists():
         return
-    search, config = stage.config(search=SearchConfig, scoring=ScoringConfig)
-    posteriors = gmm_posteriors if system.name == "monophone" else network_posteriors
-    source = system.folders[0] if system.name == "monophone" else system.folders
-    weights, penalties, rows = config.lm_weights, config.word_insertion_penalties, []
+    rows, settings = [], None
     for split in ("dev", "test") if system.chosen else ("dev",):
         refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
-        labels = dict(read_int_vectors(stage.exp / "alignment" / split / "ali.scp"))
-        right = []
-
-        def likelihoods(split=split, labels=labels, right=right) -> Iterator[tuple[str, np.ndarray]]:
-            for utterance, scores, priors in posteriors(stage, source, split):
-                if utterance in labels:
-                    right.append(scores.argmax(dim=1).numpy() == labels[utterance])
-                yield utterance, (scores - priors).numpy()
-
-        archive = stage.out / "likelihoods" / f"{system.label}_{split}"
-        archive.parent.mkdir(exist_ok=True)
-        write_matrices(archive, likelihoods())
-        grid = decode_grid(archive.with_suffix(".scp"), stage.exp / "graph", weights, penalties, search, jobs=1)
-        archive.with_suffix(".ark").unlink()
-        archive.with_suffix(".scp").unlink()
-        # An utterance too short for a frame is recognised as nothing: its words count as deleted.
-        hypotheses = {setting: dict.fromkeys(refs, ()) | found.words for setting, found in grid.items()}
-        if split == "dev":
-            weight, penalty, _ = choose_lm_weight(hypotheses, refs)
-            weights, penalties = [weight], [penalty]
-        words = hypotheses[weight, penalty]
+        with TemporaryDirectory(dir=stage.out) as scratch:
+            correct = write_likelihoods(stage, system, split, Path(scratch, split))
+            *settings, words = decode(stage, Path(scratch, f"{split}.scp"), refs, settings and tuple(settings))
         write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, words)
         errors, (low, high) = word_errors(refs, words), wer_interval(refs, words)
-        correct = np.concatenate(right)
         rows.append(ResultRow(
             system.name, split, system.chosen, system.variant, system.seed, len(correct), float(correct.mean()),
-            errors.words, errors.wer, low, high, parameters(system), training_seconds(system), weight, penalty,
+            errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *settings,
             str((system.folders[0] / "config.toml").relative_to(stage.exp))))
     with atomic_path(rows_file) as path:
         path.write_text(json.dumps([asdict(row) for row in rows]))
