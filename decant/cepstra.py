@@ -16,7 +16,7 @@ LIFTER = 22  # Kaldi's and HTK's cepstral lifter
 
 
 def cepstra(fbanks: np.ndarray, num_cepstra: int) -> np.ndarray:
-    """Mel-frequency cepstral coefficients [T, C] of log-mel frames [T, F]: an orthonormal DCT-II, liftered as in HTK."""
+    """Mel-frequency cepstral coefficients [T, C] of log-mel frames [T, F]: orthonormal DCT-II, liftered as in HTK."""
     num_bins = fbanks.shape[1]
     quefrency = np.arange(num_cepstra)
     basis = np.cos(np.pi / num_bins * (np.arange(num_bins)[:, None] + 0.5) * quefrency) * math.sqrt(2 / num_bins)

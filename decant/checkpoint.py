@@ -24,16 +24,14 @@ class TrainingState:
     epoch_seconds: float = 0.0
 
 
-def save_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int,
-                    history: list[dict[str, float]], best: dict[str, Tensor], epoch_loss: Tensor,
-                    epoch_seconds: float) -> None:
+def save_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     """Writes weights, optimizer and position to `directory/checkpoint.safetensors`."""
     tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
-    tensors |= {f"best.{name}": x for name, x in best.items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": x for name, x in state.items()}
-    tensors["epoch_loss"] = epoch_loss
-    position = {"step": step, "history": history, "epoch_seconds": epoch_seconds}
+    tensors |= {f"best.{name}": x for name, x in state.best.items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": x for name, x in moments.items()}
+    tensors["epoch_loss"] = state.epoch_loss
+    position = {"step": state.step, "history": state.history, "epoch_seconds": state.epoch_seconds}
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / "checkpoint.safetensors") as path:
         save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, path,
@@ -59,7 +57,7 @@ def load_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Op
                     groups[group][rest] = file.get_tensor(name)
         model.load_state_dict(groups["model"])
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path}: damaged, or of another model ({error}); remove it to train from the start") from error
+        raise ValueError(f"{path}: damaged, or of another model ({error}); remove it to train anew") from error
     states: dict[int, dict[str, Tensor]] = {}
     for name, x in groups["optimizer"].items():
         number, field_name = name.split(".")

@@ -23,7 +23,8 @@ class EnsembleConfig:
 
 
 @torch.inference_mode()
-def mean_probabilities(members: Sequence[AcousticModel], windows: Tensor, temperatures: Sequence[float]) -> list[Tensor]:
+def mean_probabilities(members: Sequence[AcousticModel], windows: Tensor,
+                       temperatures: Sequence[float]) -> list[Tensor]:
     """The arithmetic mean of the members' distributions softmax(z / temperature), for each of `temperatures`.
 
     windows: [B, W, F]; returns float32 [B, S] each. At temperature 1 this is the ensemble's prediction. (The other

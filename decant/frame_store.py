@@ -78,7 +78,7 @@ def write_frame_store(directory: Path, store: FrameStore) -> None:
 
 
 def read_frame_store(directory: Path) -> FrameStore:
-    """Opens a store; the frames stay on disk until they are used. Raises ValueError if its files do not fit together."""
+    """Opens a store; its frames stay on disk until used. Raises ValueError if its files do not fit together."""
     arrays = {name: map_array(directory / f"{name}.npy") for name in ("frames", "offsets", "pdfs")}
     names = tuple((directory / "utterances.txt").read_text(encoding="utf-8").split("\n")[:-1])
     found = (len(arrays["frames"]), int(arrays["offsets"][-1]), len(arrays["pdfs"]), len(arrays["offsets"]) - 1)

@@ -27,13 +27,14 @@ LOG_2_PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class MonophoneConfig:
-    num_cepstra: int = 13  # Cepstral coefficients (with the zeroth) of the features; first and second differences are added
-    num_iterations: int = 40  # Rounds of re-estimation
-    realign_iterations: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)  # Rounds that begin with a new alignment (Kaldi's choice)
-    num_gaussians: int = 1000  # Gaussians of all states together at the end
-    last_split_iteration: int = 30  # The number of Gaussians grows evenly up to this round
-    occupancy_power: float = 0.25  # A state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
-    variance_floor: float = 0.01  # Smallest variance of a Gaussian
+    num_cepstra: int = 13  # cepstral coefficients with the zeroth; first and second differences are added
+    num_iterations: int = 40  # rounds of re-estimation
+    # rounds that begin with a new alignment (Kaldi's choice)
+    realign_iterations: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)
+    num_gaussians: int = 1000  # of all states together at the end (Kaldi: 1000)
+    last_split_iteration: int = 30  # the number of Gaussians grows evenly up to this round
+    occupancy_power: float = 0.25  # a state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
+    variance_floor: float = 0.01  # smallest variance of a Gaussian
 
     def __post_init__(self) -> None:
         if self.last_split_iteration > self.num_iterations:
@@ -114,7 +115,7 @@ def shares(occupancies: np.ndarray, present: np.ndarray, total: int, power: floa
 
 
 def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
-    """Splits each state's heaviest Gaussian, by 0.2 standard deviations up and down, until it has targets[s] of them."""
+    """Splits each state's heaviest Gaussian, 0.2 standard deviations up and down, until it has targets[s] of them."""
     num_states, width, dims = gmm.means.shape
     new_width = max(width, int(targets.max()))
     log_weights = gmm.log_weights.new_full((num_states, new_width), -math.inf)
@@ -133,7 +134,7 @@ def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
 
 def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor],
           jobs: int = 1) -> list[BestPath | None]:
-    """The best path of every utterance under the mixtures, `jobs` batches at a time; None where none reaches the end."""
+    """The best path of every utterance, `jobs` batches at a time; None where no path reaches the end."""
     paths: list[BestPath | None] = [None] * len(graphs)
 
     def align_batch(batch: list[int]) -> None:

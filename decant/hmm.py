@@ -23,9 +23,9 @@ NUM_SILENCE_STATES = 5
 
 @dataclass(frozen=True)
 class HmmConfig:
-    silence_prob: float = 0.5  # Probability of a silence before, between and after words
-    transition_scale: float = 1.0  # Factor on the log-probabilities of leaving a state for one or the other next state (Kaldi: 1.0)
-    self_loop_scale: float = 0.1  # Factor on the log-probabilities of staying in a state or leaving it (Kaldi: 0.1)
+    silence_prob: float = 0.5  # probability of a silence before, between and after words
+    transition_scale: float = 1.0  # on the log-probabilities of which state follows, once one is left (Kaldi: 1.0)
+    self_loop_scale: float = 0.1  # on the log-probabilities of staying in a state and of leaving it (Kaldi: 0.1)
 
     def __post_init__(self) -> None:
         if not 0 < self.silence_prob < 1:

@@ -120,7 +120,7 @@ def kneser_ney_counts(
             raise ValueError(f"sentence {number}: {unknown} is not in the vocabulary; "
                              "add it to the lexicon or leave the sentence out")
         tokens = (SENTENCE_START, *words, SENTENCE_END)
-        counts[-1].update(zip(*(tokens[start:] for start in range(order))))
+        counts[-1].update(zip(*(tokens[start:] for start in range(order)), strict=False))
         for length in range(2, min(order, len(tokens) + 1)):
             counts[length - 1][tokens[:length]] += 1
     for length in range(order - 1, 0, -1):

@@ -24,6 +24,11 @@ Pronunciation = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class LexiconConfig:
+    position_dependent_phones: bool = False  # other HMM states at a word's begin, inside, at its end, and alone
+
+
+@dataclass(frozen=True)
 class Lexicon:
     pronunciations: dict[str, tuple[Pronunciation, ...]]  # words sorted; of one word, in the file's order
     phones: tuple[str, ...]  # silence first, then the phones that the words use, sorted
@@ -38,6 +43,17 @@ def make_lexicon(entries: Iterable[tuple[str, Pronunciation]]) -> Lexicon:
     pronunciations = {word: tuple(found[word]) for word in sorted(found)}
     phones = {phone for several in pronunciations.values() for phones in several for phone in phones}
     return Lexicon(pronunciations, (SILENCE_PHONE, *sorted(phones - {SILENCE_PHONE})))
+
+
+def position_dependent(lexicon: Lexicon) -> Lexicon:
+    """The lexicon with a phone for each position in the word, named as Kaldi's prepare_lang.sh does: AH_B begins a
+    word, AH_I is inside, AH_E ends it, AH_S is a word by itself. Silence stays one phone."""
+    def mark(phones: Pronunciation) -> Pronunciation:
+        if len(phones) == 1:
+            return (f"{phones[0]}_S",)
+        return (f"{phones[0]}_B", *(f"{phone}_I" for phone in phones[1:-1]), f"{phones[-1]}_E")
+
+    return make_lexicon((word, mark(phones)) for word, several in lexicon.pronunciations.items() for phones in several)
 
 
 def read_fields(path: Path) -> Iterator[tuple[str, list[str]]]:

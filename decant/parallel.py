@@ -33,7 +33,7 @@ def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc
     # state in the middle of whatever they do, and a new interpreter takes seconds to import torch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
-    logs = [handler.baseFilename for handler in logging.getLogger().handlers if isinstance(handler, logging.FileHandler)]
+    logs = [log.baseFilename for log in logging.getLogger().handlers if isinstance(log, logging.FileHandler)]
     with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(logs,)) as pool:
         yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from decant.acoustic_model import AcousticModel
-from decant.checkpoint import load_checkpoint, save_checkpoint
+from decant.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.frame_store import FrameStore
 from decant.progress import progress
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class TrainingConfig:
     seed: int = 0  # added to a model's own number, for another draw of the whole experiment
-    epochs: int = 8  # Passes over the training frames
-    batch_size: int = 512  # Frames of a minibatch
-    learning_rate: float = 1e-3  # Highest learning rate (AdamW); it rises linearly during the warm-up and falls linearly to zero
-    warmup: float = 0.05  # Share of all steps in which the learning rate rises
+    epochs: int = 8  # passes over the training frames
+    batch_size: int = 512  # frames of a minibatch
+    learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
+    warmup: float = 0.05  # share of all steps in which the learning rate rises
     weight_decay: float = 0.01  # AdamW's decoupled weight decay
-    threads: int = 1  # Processor threads of a model's training on a CPU; part of the config because rounding depends on it
-    precision: str = "auto"  # Of the matrix products: float32, bfloat16, or auto: bfloat16 where the processor or GPU computes in it
-    checkpoint_steps: int = 1000  # Steps between checkpoints (there is one at the end of every epoch too)
+    threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
+    precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
+    checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.checkpoint_steps) < 1:
@@ -48,7 +48,7 @@ BatchLoss = Callable[[AcousticModel, Tensor, int], Tensor]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies matrices in bfloat16 by instructions of its own; elsewhere it is many times slower."""
+    """Whether the device has instructions for products in bfloat16; elsewhere they are many times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -115,8 +115,8 @@ def train(model: AcousticModel, store: FrameStore, dev: FrameStore, batch_loss: 
         epoch_loss += loss.detach().double() * len(index)
         if position + 1 == steps_an_epoch or (step + 1) % config.checkpoint_steps == 0:
             if not torch.isfinite(epoch_loss):
-                raise FloatingPointError(f"{label}: the loss is not finite by step {step + 1} (learning rate {rate:.2g}); "
-                                         f"lower learning_rate; the last checkpoint in {directory} is kept")
+                raise FloatingPointError(f"{label}: the loss is not finite by step {step + 1} (learning rate "
+                                         f"{rate:.2g}); lower learning_rate; the checkpoint in {directory} is kept")
             if position + 1 == steps_an_epoch:
                 accuracy = frame_accuracy(predictions(model, dev), dev)
                 if accuracy > max((record["dev_frame_accuracy"] for record in history), default=-1.0):
@@ -127,6 +127,7 @@ def train(model: AcousticModel, store: FrameStore, dev: FrameStore, batch_loss: 
                             config.epochs, history[-1]["loss"], 100 * accuracy, history[-1]["seconds"])
                 epoch_loss.zero_()
                 started = time.monotonic()
-            save_checkpoint(directory, model, optimizer, step + 1, history, best, epoch_loss, time.monotonic() - started)
+            save_checkpoint(directory, model, optimizer, TrainingState(
+                step + 1, history, best, epoch_loss, time.monotonic() - started))
     model.load_state_dict(best)
     return history

@@ -51,9 +51,9 @@ ACCENTS = (
     "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en", "en-gb-x-gbclan", "en-029", "en-gb-x-gbcwmd",
 )
 
-# Variants of eSpeak's voices: women's, which take turns with men's. Each split has its own, so that a test voice
-# is a new one, and none of train is nearly the same as one of another split. Left out are whispers, robots,
-# voices with a loud echo, those whose formants are moved so far that vowels change, and near copies.
+# Variants of eSpeak's voices: women's, which take turns with men's. Each split has its own, so that a test
+# voice is a new one, and none of train is nearly the same as one of another split. Left out are whispers,
+# robots, voices with a loud echo, those whose formants are moved so far that vowels change, and near copies.
 VARIANTS = {
     "train": (
         ("f1", "f3", "Alicia", "anika", "Andrea", "f4", "shelby", "grandma", "zac", "aunty"),
@@ -214,8 +214,8 @@ def _record_babble(espeak: Espeak, speaker: Speaker, rng: np.random.Generator) -
     """Several voices of the speaker's split talking at the same time, equally loud."""
     voices = []
     for _ in range(BABBLE_VOICES):
-        variants = sum(VARIANTS[speaker.split], ())
-        espeak.set_voice(str(rng.choice(ACCENTS)), str(rng.choice(variants)))
+        women, men = VARIANTS[speaker.split]
+        espeak.set_voice(str(rng.choice(ACCENTS)), str(rng.choice(women + men)))
         said = [_say(espeak, draw_sentence(rng), speaker, rng) for _ in range(BABBLE_SENTENCES)]
         voices.append(np.concatenate(said))
     length = max(map(len, voices))

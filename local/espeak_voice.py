@@ -17,6 +17,7 @@ import numpy as np
 
 SAMPLE_RATE = 22050  # Hz
 VOLUME = 20  # of 100; at full volume some voices clip
+SHORTEST = SAMPLE_RATE // 10  # samples of the shortest word; less is only the echo of what was said before
 
 # Values of the enumerations in espeak-ng/speak_lib.h
 _SYNCHRONOUS_OUTPUT = 2
@@ -78,6 +79,7 @@ class Espeak:
         error = self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, _UTF8, None, None)
         samples = np.frombuffer(b"".join(self._chunks), np.int16)
         peak = np.abs(samples.astype(int)).max(initial=0)
-        if error or peak == 0 or peak >= 32767:
-            raise RuntimeError(f"espeak-ng failed to say {text!r}: status {error}, highest sample {peak}")
+        if error or len(samples) < SHORTEST or not 0 < peak < 32767:
+            found = f"status {error}, {len(samples)} samples, peak {peak}"
+            raise RuntimeError(f"espeak-ng failed to say {text!r}: {found}")
         return samples

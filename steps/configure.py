@@ -21,15 +21,16 @@ from decant.fbank import FbankConfig
 from decant.gmm import MonophoneConfig
 from decant.hmm import HmmConfig
 from decant.language_model import LanguageModelConfig
+from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
 from decant.soft_targets import DistillationConfig
 from decant.training import TrainingConfig
 
 SHARED_TABLES = {
-    "utterances": UtterancesConfig, "language_model": LanguageModelConfig, "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig,
-    "acoustic_model": AcousticModelConfig, "training": TrainingConfig,
-    "ensemble": EnsembleConfig, "distillation": DistillationConfig, "student_training": TrainingConfig,
-    "search": SearchConfig, "scoring": ScoringConfig,
+    "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
+    "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "acoustic_model": AcousticModelConfig,
+    "training": TrainingConfig, "ensemble": EnsembleConfig, "distillation": DistillationConfig,
+    "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,
 }
 
 

@@ -104,7 +104,8 @@ def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) ->
     return np.concatenate(right)
 
 
-def decode(stage: Stage, scp: Path, refs: Sentences, settings: tuple[float, float] | None) -> tuple[float, float, Sentences]:
+def decode(stage: Stage, scp: Path, refs: Sentences,
+           settings: tuple[float, float] | None) -> tuple[float, float, Sentences]:
     """(LM weight, word insertion penalty, words of every utterance), with `settings`, or with the best for `refs`."""
     search, config = stage.config(search=SearchConfig, scoring=ScoringConfig)
 

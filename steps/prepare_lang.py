@@ -1,19 +1,18 @@
 """Stage 1: the lexicon, checked against the transcripts, and the language model: the corpus's own, or an estimate."""
 
-import shutil
-
 from decant.data_dir import read_data_dir
 from decant.language_model import LanguageModelConfig, estimate_ngram, perplexity, read_arpa, write_arpa
-from decant.lexicon import check_words, read_lexicon
+from decant.lexicon import LexiconConfig, check_words, position_dependent, read_lexicon, write_lexicon
 from steps.common import Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:
-    [config] = stage.config(language_model=LanguageModelConfig)
+    config, phones = stage.config(language_model=LanguageModelConfig, lexicon=LexiconConfig)
     data = stage.exp / "data"
     lexicon = read_lexicon(data / "lexicon.txt")
     check_words(lexicon, read_data_dir(data / "train"), data / "train" / "text")
-    shutil.copyfile(data / "lexicon.txt", stage.out / "lexicon.txt")
+    write_lexicon(position_dependent(lexicon) if phones.position_dependent_phones else lexicon,
+                  stage.out / "lexicon.txt")
     if (data / "lm.arpa").exists():
         model = read_arpa(data / "lm.arpa")
         logger.info("the corpus's own language model, order %d", model.order)

@@ -54,10 +54,12 @@ def fingerprint(directory: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def stale_reason(run: dict, name: str) -> str:
-    """Why a finished stage is stale, or ""; by what its stage.json says it came from."""
+def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
+    """Why a finished stage is stale, or ""; by what its stage.json says it came from, and what it would now."""
     exp = Path(run["exp"])
     before = json.loads((exp / name / "stage.json").read_text())
+    if origin and any(origin[kind].keys() != before[kind].keys() for kind in ("config", "reads")):
+        return "it reads other stages or tables now"
     for table, old in before["config"].items():
         new = run["config"].get(table, {})
         changed = [f"{table}.{field}" for field in sorted({*new, *old}) if new.get(field) != old.get(field)]
@@ -127,7 +129,7 @@ def main() -> None:
     origin = {"config": {table: run["config"][table] for table in stage.config},
               "reads": {name: fingerprint(exp / name) for name in stage.reads}, "corpus": run["corpus"]}
     done = (directory / "stage.json").exists()
-    stale = stale_reason(run, stage.name) if done else ""
+    stale = stale_reason(run, stage.name, origin) if done else ""
     state = f"stale: {stale}" if stale else "done" if done else "to do"
     if run["list"]:
         print(f"{title:<16} {state}")

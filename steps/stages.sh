@@ -6,7 +6,7 @@
 # tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
 
 # Lexicon, symbol tables and language model: lexicon.txt, words.txt, phones.txt, lm.arpa
-stage 1 lang --reads data --config language_model -- steps/prepare_lang.py
+stage 1 lang --reads data --config lexicon language_model -- steps/prepare_lang.py
 
 # Filterbanks of every split: SPLIT/feats.scp, cmvn.scp, fbank.toml, unusable.txt
 stage 2 fbank --reads data --config fbank utterances -- steps/compute_fbank.py

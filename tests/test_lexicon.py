@@ -11,6 +11,7 @@ from decant.lexicon import (
     disambiguated,
     make_lexicon,
     phone_symbols,
+    position_dependent,
     pronounce_words,
     read_lexicon,
     read_phone_set,
@@ -151,3 +152,11 @@ def test_symbol_tables_start_at_epsilon_and_end_in_the_symbols_of_the_graph(tmp_
     assert phone_symbols(LEXICON, 2) == phones | {"#1": 7, "#2": 8}
     write_symbol_table(word_symbols(LEXICON), tmp_path / "words.txt")
     assert (tmp_path / "words.txt").read_text() == "<eps> 0\nA 1\nTO 2\n#0 3\n<s> 4\n</s> 5\n"
+
+
+def test_phones_can_tell_their_position_in_the_word():
+    lexicon = position_dependent(
+        make_lexicon([("A", ("EY",)), ("B", ("B", "IY")), ("SIX", ("S", "IH", "K", "S"))]))
+    assert lexicon.pronunciations == {"A": (("EY_S",),), "B": (("B_B", "IY_E"),),
+                                      "SIX": (("S_B", "IH_I", "K_I", "S_E"),)}
+    assert lexicon.phones == ("SIL", "B_B", "EY_S", "IH_I", "IY_E", "K_I", "S_B", "S_E")
