@@ -9,11 +9,11 @@ from pathlib import Path
 
 import tomli_w
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from decant.fbank import FbankConfig
-from decant.files import atomic_path
+from decant.files import atomic_path, write_tensors
 from decant.frame_store import FrameStore
 
 
@@ -81,8 +81,7 @@ def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> 
     settings = {"acoustic_model": asdict(model.config) | {"num_pdfs": model.num_pdfs}, "fbank": asdict(features)}
     with atomic_path(directory / "config.toml") as path:
         path.write_text(tomli_w.dumps(settings), encoding="utf-8")
-    with atomic_path(directory / "model.safetensors") as path:
-        save_file({name: x.contiguous().cpu() for name, x in model.state_dict().items()}, path)
+    write_tensors(directory / "model.safetensors", model.state_dict())
 
 
 def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:

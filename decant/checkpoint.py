@@ -6,10 +6,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from decant.files import atomic_path
+from decant.files import write_tensors
 
 
 @dataclass
@@ -33,9 +32,7 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Op
     tensors["epoch_loss"] = state.epoch_loss
     position = {"step": state.step, "history": state.history, "epoch_seconds": state.epoch_seconds}
     directory.mkdir(parents=True, exist_ok=True)
-    with atomic_path(directory / "checkpoint.safetensors") as path:
-        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, path,
-                  {"position": json.dumps(position)})
+    write_tensors(directory / "checkpoint.safetensors", tensors, {"position": json.dumps(position)})
 
 
 def load_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:

@@ -14,7 +14,7 @@ from decant.files import atomic_path
 
 def config_parser(tables: Mapping[str, type], **options: Any) -> ArgumentParser:
     """A parser of `--<table>.<field> VALUE` for every field of the tables' dataclasses."""
-    parser = ArgumentParser(parser_mode="toml", exit_on_error=False, **options)
+    parser = ArgumentParser(parser_mode="toml", exit_on_error=False, allow_abbrev=False, **options)
     for name, table in tables.items():
         parser.add_class_arguments(table, name)
     return parser

@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from decant.alignment import BestPath, batches, equal_alignment, transition_counts, viterbi
-from decant.files import atomic_path
+from decant.files import write_tensors
 from decant.hmm import StateGraph, TransitionModel
 
 LOG_2_PI = math.log(2 * math.pi)
@@ -190,9 +189,7 @@ def train_monophone(
 
 def save_gmm(directory: Path, gmm: DiagonalGmm, num_cepstra: int) -> None:
     """Writes the mixtures and the number of cepstra of their features to `directory/gmm.safetensors`."""
-    with atomic_path(directory / "gmm.safetensors") as path:
-        tensors = {name: x.contiguous() for name, x in vars(gmm).items()}
-        save_file(tensors, path, {"num_cepstra": str(num_cepstra)})
+    write_tensors(directory / "gmm.safetensors", vars(gmm), {"num_cepstra": str(num_cepstra)})
 
 
 def load_gmm(directory: Path) -> tuple[DiagonalGmm, int]:
