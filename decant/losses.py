@@ -21,8 +21,14 @@ def soft_target_loss(logits: Tensor, targets: Tensor, temperature: float) -> Ten
     return F.cross_entropy(logits / temperature, targets) * temperature**2
 
 
-def distillation_loss(logits: Tensor, targets: Tensor, labels: Tensor, temperature: float,
+def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor) -> Tensor:
+    """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted by its share (float32 [B])."""
+    own = F.cross_entropy(logits, labels, reduction="none")
+    return (share * own + (1 - share) * F.cross_entropy(logits, partner_labels, reduction="none")).mean()
+
+
+def distillation_loss(logits: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,
                       hard_label_weight: float) -> Tensor:
     """The student's loss (paper, sections 2 and 4): soft targets at `temperature`, and with a smaller weight (0.5 in
-    the paper's speech system) the hard labels at temperature 1."""
-    return soft_target_loss(logits, targets, temperature) + hard_label_weight * hard_label_loss(logits, labels)
+    the paper's speech system) the hard labels' cross-entropy at temperature 1."""
+    return soft_target_loss(logits, targets, temperature) + hard_label_weight * hard_loss

@@ -100,8 +100,8 @@ class CorpusConfig:
     t60_high: float = 0.6
     direct_low: float = 0.0  # energy of the direct sound over that of the reverberation, dB
     direct_high: float = 10.0
-    snr_low: float = 5.0  # power of speech over that of white, pink or babble noise, dB
-    snr_high: float = 20.0
+    snr_low: float = 10.0  # power of speech over that of white, pink or babble noise, dB
+    snr_high: float = 25.0
     silence_low: float = 0.1  # before and after the speech, in seconds
     silence_high: float = 0.4
     level_low: float = -36.0  # root mean square of an utterance, dB relative to full scale

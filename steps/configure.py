@@ -23,13 +23,14 @@ from decant.hmm import HmmConfig
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
-from decant.soft_targets import DistillationConfig
+from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.training import TrainingConfig
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
     "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "acoustic_model": AcousticModelConfig,
-    "training": TrainingConfig, "ensemble": EnsembleConfig, "distillation": DistillationConfig,
+    "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
+    "distillation": DistillationConfig,
     "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,
 }
 

@@ -23,7 +23,7 @@ from decant.gmm import load_gmm
 from decant.parallel import parallel_map
 from decant.results import ResultRow, write_results
 from decant.scoring import ScoringConfig, Sentences, choose_lm_weight, wer_interval, word_errors, write_alignments
-from decant.soft_targets import DistillationConfig
+from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from steps.acoustic_training import member_folders
 from steps.common import Stage, run_step
 from steps.train_students import student_name
@@ -49,10 +49,11 @@ class System:
 
 
 def systems(stage: Stage) -> list[System]:
-    ensemble, config = stage.config(ensemble=EnsembleConfig, distillation=DistillationConfig)
+    ensemble, teaching, config = stage.config(ensemble=EnsembleConfig, soft_targets=SoftTargetsConfig,
+                                              distillation=DistillationConfig)
     members = member_folders(stage.exp, ensemble.num_members)
     chosen = json.loads((stage.exp / "students" / "chosen.json").read_text())["temperature"]
-    runs = [(t, 1) for t in config.temperatures] + [(chosen, seed) for seed in range(2, config.num_seeds + 1)]
+    runs = [(t, 1) for t in teaching.temperatures] + [(chosen, seed) for seed in range(2, config.num_seeds + 1)]
     return [
         System("monophone", (stage.exp / "monophone",)),
         *(System("baseline", (folder,), seed=number) for number, folder in enumerate(members, start=1)),

@@ -27,10 +27,11 @@ stage 7 baseline --reads fbank alignment --config acoustic_model training -- ste
 stage 8 ensemble --reads fbank alignment baseline --config acoustic_model training ensemble -- steps/train_ensemble.py
 
 # The ensemble's softened predictions on the training frames, a file a temperature
-stage 9 soft_targets --reads alignment baseline ensemble --config distillation -- steps/make_soft_targets.py
+stage 9 soft_targets --reads alignment baseline ensemble --config ensemble soft_targets -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
-stage 10 students --reads fbank alignment soft_targets --config acoustic_model distillation student_training \
+stage 10 students --reads fbank alignment soft_targets \
+  --config acoustic_model soft_targets distillation student_training \
   -- steps/train_students.py
 
 # Every system on dev and test: decoded with what dev chose; results.json

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from decant.losses import distillation_loss, hard_label_loss, soft_target_loss
+from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss, soft_target_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, -2.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
@@ -43,5 +43,13 @@ def test_a_student_that_equals_its_teacher_has_no_soft_gradient():
 
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():
     labels, targets = torch.tensor([0, 2]), (TEACHER / 2).softmax(dim=1)
-    assert float(distillation_loss(LOGITS, targets, labels, 2.0, 0.5)) == pytest.approx(
-        float(soft_target_loss(LOGITS, targets, 2.0)) + 0.5 * float(hard_label_loss(LOGITS, labels)))
+    hard = hard_label_loss(LOGITS, labels)
+    assert float(distillation_loss(LOGITS, targets, hard, 2.0, 0.5)) == pytest.approx(
+        float(soft_target_loss(LOGITS, targets, 2.0)) + 0.5 * float(hard))
+
+
+def test_a_mixtures_labels_count_by_their_shares():
+    labels, partners, share = torch.tensor([0, 2]), torch.tensor([1, 0]), torch.tensor([0.75, 1.0])
+    log_probs = LOGITS.log_softmax(dim=1)
+    expected = -(0.75 * log_probs[0, 0] + 0.25 * log_probs[0, 1] + log_probs[1, 2]) / 2
+    assert float(mixed_label_loss(LOGITS, labels, partners, share)) == pytest.approx(float(expected))

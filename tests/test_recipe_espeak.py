@@ -32,8 +32,10 @@ batch_size = 64
 checkpoint_steps = 10
 [ensemble]
 num_members = 3
-[distillation]
+[soft_targets]
 temperatures = [1.0, 2.0]
+num_passes = 2
+[distillation]
 num_seeds = 2
 [student_training]
 epochs = 3

@@ -186,7 +186,7 @@ def test_a_speaker_that_fails_fails_the_run_and_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize(
     "field, value, message",
     [
-        ("snr_low", 21.0, "snr_low 21.0 is above snr_high 20.0; exchange them"),
+        ("snr_low", 26.0, "snr_low 26.0 is above snr_high 25.0; exchange them"),
         ("dev_minutes", 0.0, "dev_minutes is 0.0; it must be above 0"),
         ("snr_high", math.nan, "snr_high must be finite"),
         ("seed", -1, "seed and silence_low must not be negative"),

@@ -1,0 +1,41 @@
+"""Frames that nobody has seen: pairs of training windows, mixed.
+
+Members that have memorised their training frames give targets there that say little more than the hard labels; on a
+mixture of two windows the same ensemble says what it has learned (mixing is Zhang et al. 2018's mixup, with the
+teacher's answer in place of mixed labels). Mixtures are functions of (seed, pass), so that teacher and student see the
+same ones, and only the teacher's answers are kept on disk.
+
+The letters: N frames of a store, B batch, W frames of a window, F filterbank bins.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decant.frame_store import FrameStore
+
+SEED = 20150309  # of all mixtures: one set of targets serves students of every seed and temperature
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Every training frame's partner, int64 [N], and the share of the frame itself in the mixture, float32 [N]."""
+
+    partner: Tensor
+    share: Tensor
+
+    def windows(self, store: FrameStore, index: Tensor, left: int, right: int) -> Tensor:
+        """share * window + (1 - share) * partner's window, for the frames `index` (int64 [B]): float32 [B, W, F]."""
+        own, share = store.windows(index, left, right), self.share[index, None, None]
+        return share * own + (1 - share) * store.windows(self.partner[index], left, right)
+
+
+def mixture(num_frames: int, number: int, device: torch.device) -> Mixture:
+    """Pass `number` over the training frames: 0 has each frame by itself, the others each with a random partner, in
+    shares drawn evenly from 0 to 1."""
+    if number == 0:
+        return Mixture(torch.arange(num_frames, device=device), torch.ones(num_frames, device=device))
+    generator = torch.Generator().manual_seed(SEED + number)
+    partner = torch.randperm(num_frames, generator=generator)
+    return Mixture(partner.to(device), torch.rand(num_frames, generator=generator).to(device))
