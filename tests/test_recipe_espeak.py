@@ -16,7 +16,7 @@ TINY = """
 train_minutes = 1.5
 dev_minutes = 0.4
 test_minutes = 0.4
-speaker_minutes = 0.2
+speaker_minutes = 0.4
 lm_sentences = 300
 [monophone]
 num_iterations = 8
