@@ -52,20 +52,30 @@ class DiagonalGmm:
     def num_gaussians(self) -> Tensor:
         return torch.isfinite(self.log_weights).sum(dim=1)
 
-    def component_log_likelihoods(self, features: Tensor, states: slice = slice(None)) -> Tensor:
-        """log(weight) + log N(x; mean, variance) of every Gaussian of the states: float32 [T, S', M] of [T, D].
+    def component_log_likelihoods(self, features: Tensor) -> Tensor:
+        """log(weight) + log N(x; mean, variance) of every Gaussian: float32 [T, S, M] of features [T, D].
 
         The quadratic form is two matrix products: x^2 against 1/variance and x against mean/variance.
         """
-        means, precisions, log_weights = self.means[states], 1.0 / self.variances[states], self.log_weights[states]
-        constants = log_weights - 0.5 * (means.square() * precisions - precisions.log() + LOG_2_PI).sum(dim=2)
+        precisions = 1.0 / self.variances
+        constants = self.log_weights - 0.5 * (self.means.square() * precisions - precisions.log() + LOG_2_PI).sum(dim=2)
         scores = torch.addmm(constants.flatten(), features.square(), (-0.5 * precisions).flatten(0, 1).T)
-        return scores.addmm_(features, (means * precisions).flatten(0, 1).T).unflatten(1, log_weights.shape)
+        return scores.addmm_(features, (self.means * precisions).flatten(0, 1).T).unflatten(1, self.log_weights.shape)
 
     def log_likelihoods(self, features: Tensor) -> Tensor:
         """log p(x | pdf-id): float32 [T, S] of features [T, D]."""
-        # In parts that stay in the processor's cache, which takes two thirds of the time of one large array.
-        return torch.cat([self.component_log_likelihoods(part).logsumexp(dim=2) for part in features.split(1024)])
+        # States with about as many Gaussians together, so that little is computed for padding, and frames in parts that
+        # stay in the processor's cache: a third of the time of one large array.
+        order = self.num_gaussians.argsort(stable=True)
+        groups = [self._states(states) for states in order.chunk(8)]
+        scores = [torch.cat([group.component_log_likelihoods(part).logsumexp(dim=2) for group in groups], dim=1)
+                  for part in features.split(1024)]
+        return torch.cat(scores)[:, order.argsort()]
+
+    def _states(self, states: Tensor) -> "DiagonalGmm":
+        """The mixtures of some pdf-ids, no wider than the widest of them: Gaussians stand before the padding."""
+        width = int(self.num_gaussians[states].max())
+        return DiagonalGmm(*(x[states, :width] for x in (self.log_weights, self.means, self.variances)))
 
 
 def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor: float) -> tuple[DiagonalGmm, float]:
@@ -81,7 +91,8 @@ def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor:
     for state, frames in enumerate(features[order].split(counts)):
         if len(frames) == 0:
             continue
-        scores = gmm.component_log_likelihoods(frames, slice(state, state + 1))[:, 0]
+        scores = DiagonalGmm(gmm.log_weights[state:state + 1], gmm.means[state:state + 1],
+                             gmm.variances[state:state + 1]).component_log_likelihoods(frames)[:, 0]
         total += float(scores.logsumexp(dim=1).sum(dtype=torch.float64))
         posteriors = scores.softmax(dim=1)
         occupancy = posteriors.sum(dim=0)
