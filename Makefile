@@ -12,7 +12,7 @@ test: .venv/installed
 	.venv/bin/python -m pytest -q
 
 .venv/installed: requirements.txt setup.py
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, not {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11, 4) <= v[:3] < (3, 13) else "Python 3.11 (from 3.11.4) or 3.12 is needed, not %d.%d.%d: make PYTHON=python3.12 ..." % v[:3])'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --constraint requirements.txt --editable '.[demo,dev]'
 	touch $@

@@ -5,7 +5,7 @@ setup(
     version="0.1.0",
     description="Distilling an ensemble of acoustic models into one: speech-recognition recipes in Kaldi's style",
     packages=["decant"],
-    python_requires=">=3.11,<3.13",
+    python_requires=">=3.11.4,<3.13",  # 3.11.4: tarfile's data filter
     install_requires=[
         # The one pair that fits together from PyPI: torchaudio's wheel needs the CUDA build of the same torch.
         "torch==2.11.0",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tomli_w
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -57,8 +58,9 @@ class AcousticModel(nn.Module):
         return self
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits [B, S] of windows [B, W, F]."""
-        return self.layers(windows)
+        """Logits [B, S] of windows [B, W, F]: float32 whatever the layers compute in, since the losses divide them by
+        temperatures and multiply by their squares."""
+        return self.layers(windows).float()
 
     def windows(self, store: FrameStore, index: Tensor) -> Tensor:
         """The windows [B, W, F] of the frames `index` of a store, as wide as this model wants them."""
@@ -94,6 +96,6 @@ def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
     model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), features.num_bins, num_pdfs)
     try:
         model.load_state_dict(load_file(directory / "model.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(f"{directory}: model.safetensors does not fit config.toml: {error}") from error
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{directory}: model.safetensors is damaged or does not fit config.toml: {error}") from error
     return model.eval(), features

@@ -113,7 +113,7 @@ def decode_grid(
     Raises what `decode` does, naming the utterance, and what `read_scp`, `read_matrix` and `read_graph` do.
     """
     places = list(read_scp(scp).items())
-    num_shares = min(len(places), 4 * jobs)  # smaller than a job's part, so that jobs end together
+    num_shares = min(len(places), 4 * jobs if jobs > 1 else 1)  # smaller than a job's part: jobs end together
     settings = list(itertools.product(lm_weights, word_insertion_penalties))
     shares = [(places[i::num_shares], graph_dir, settings, config) for i in range(num_shares)]
     decoded = {}

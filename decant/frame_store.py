@@ -93,5 +93,5 @@ def map_array(path: Path) -> Tensor:
     try:
         # Mode "c" (copy on write) maps the file and still lets torch share the memory.
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: truncated or damaged ({error}); run the stage that writes it again") from error

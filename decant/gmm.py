@@ -36,8 +36,8 @@ class MonophoneConfig:
     variance_floor: float = 0.01  # smallest variance of a Gaussian
 
     def __post_init__(self) -> None:
-        if self.last_split_iteration > self.num_iterations:
-            raise ValueError("last_split_iteration is later than num_iterations")
+        if not 1 <= self.last_split_iteration <= self.num_iterations:
+            raise ValueError("last_split_iteration has to lie between 1 and num_iterations")
 
 
 @dataclass
@@ -181,6 +181,9 @@ def train_monophone(
         if iteration in config.realign_iterations:
             state_paths = align(gmm, graphs, features, jobs)
         usable = [i for i, path in enumerate(state_paths) if path is not None]
+        if not usable:
+            raise ValueError("no training utterance has as many frames as its transcript has states; look at the audio "
+                             "and the transcripts")
         x = torch.cat([features[i] for i in usable])
         pdfs = torch.from_numpy(np.concatenate([state_paths[i].pdfs for i in usable]))
         if iteration in config.realign_iterations:

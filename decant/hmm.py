@@ -24,6 +24,7 @@ NUM_SILENCE_STATES = 5
 @dataclass(frozen=True)
 class HmmConfig:
     silence_prob: float = 0.5  # probability of a silence before, between and after words
+    # In alignment likelihoods are not scaled, while Kaldi's are by 0.1: transitions weigh a tenth of Kaldi's there.
     transition_scale: float = 1.0  # on the log-probabilities of which state follows, once one is left (Kaldi: 1.0)
     self_loop_scale: float = 0.1  # on the log-probabilities of staying in a state and of leaving it (Kaldi: 0.1)
 

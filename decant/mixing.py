@@ -24,18 +24,21 @@ class Mixture:
 
     partner: Tensor
     share: Tensor
+    alone: bool = False  # every share is 1
 
     def windows(self, store: FrameStore, index: Tensor, left: int, right: int) -> Tensor:
         """share * window + (1 - share) * partner's window, for the frames `index` (int64 [B]): float32 [B, W, F]."""
-        own, share = store.windows(index, left, right), self.share[index, None, None]
-        return share * own + (1 - share) * store.windows(self.partner[index], left, right)
+        if self.alone:
+            return store.windows(index, left, right)
+        own, partner = store.windows(index, left, right), store.windows(self.partner[index], left, right)
+        return torch.lerp(partner, own, self.share[index, None, None])
 
 
 def mixture(num_frames: int, number: int, device: torch.device) -> Mixture:
     """Pass `number` over the training frames: 0 has each frame by itself, the others each with a random partner, in
     shares drawn evenly from 0 to 1."""
     if number == 0:
-        return Mixture(torch.arange(num_frames, device=device), torch.ones(num_frames, device=device))
+        return Mixture(torch.arange(num_frames, device=device), torch.ones(num_frames, device=device), alone=True)
     generator = torch.Generator().manual_seed(SEED + number)
     partner = torch.randperm(num_frames, generator=generator)
     return Mixture(partner.to(device), torch.rand(num_frames, generator=generator).to(device))

@@ -59,16 +59,18 @@ def write_soft_targets(directory: Path, members: Sequence[AcousticModel], store:
     mixed = mixture(len(store), number, store.frames.device)
     with ExitStack() as stack:
         paths = [stack.enter_context(atomic_path(_file(directory, number, t))) for t in temperatures]
-        files = [np.lib.format.open_memmap(path, "w+", np.float16, shape) for path in paths]
+        # Written row by row: in a mapped file a full disk would be a bus error.
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        for file in files:
+            header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
         index = torch.arange(len(store), device=store.frames.device)
         parts = index.split(batch_size)
         for part in progress(parts, len(parts), f"soft targets, pass {number}"):
             windows = mixed.windows(store, part, sizes.left_context, sizes.right_context)
             means = mean_probabilities(members, windows, temperatures)
             for file, mean in zip(files, means, strict=True):
-                file[part[0]:part[-1] + 1] = mean.half().cpu().numpy()
-        for file in files:
-            file.flush()
+                file.write(mean.half().cpu().numpy().tobytes())
 
 
 def read_soft_targets(directory: Path, number: int, temperature: float, num_frames: int) -> Tensor:

@@ -116,7 +116,7 @@ def train(model: AcousticModel, store: FrameStore, dev: FrameStore, batch_loss: 
         if position + 1 == steps_an_epoch or (step + 1) % config.checkpoint_steps == 0:
             if not torch.isfinite(epoch_loss):
                 raise FloatingPointError(f"{label}: the loss is not finite by step {step + 1} (learning rate "
-                                         f"{rate:.2g}); lower learning_rate; the checkpoint in {directory} is kept")
+                                         f"{rate:.2g}); lower learning_rate")
             if position + 1 == steps_an_epoch:
                 accuracy = frame_accuracy(predictions(model, dev), dev)
                 if accuracy > max((record["dev_frame_accuracy"] for record in history), default=-1.0):

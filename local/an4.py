@@ -44,7 +44,7 @@ class CorpusConfig:
 
 def main(stage: Stage) -> None:
     [config] = stage.config(data=CorpusConfig)
-    corpus = Path(stage.corpus) if stage.corpus else fetch(URL, stage.out / "corpus")
+    corpus = Path(stage.corpus) if stage.corpus else fetch(URL, stage.exp / "corpus")
     prepare(corpus, stage.out, config, Path(__file__).with_suffix(".sha256"))
 
 

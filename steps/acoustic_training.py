@@ -15,12 +15,15 @@ from decant.losses import hard_label_loss
 from decant.training import BatchLoss, TrainingConfig, train
 from steps.common import Stage, logger
 
+SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
+
 
 def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: TrainingConfig, seed: int,
                 directory: Path) -> None:
     """Trains a model on the stores of stage 5 unless `directory` holds it already, and writes it there."""
     if (directory / "model.safetensors").exists():
         logger.info("%s: done before, kept", directory.name)
+        (directory / "checkpoint.safetensors").unlink(missing_ok=True)
         return
     torch.set_num_threads(config.threads)
     [sizes] = stage.config(acoustic_model=AcousticModelConfig)
@@ -45,7 +48,7 @@ def train_member(stage: Stage, number: int, directory: Path) -> None:
     def batch_loss(model: AcousticModel, index: Tensor, epoch: int) -> Tensor:
         return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
 
-    train_model(stage, store, batch_loss, config, config.seed + number, directory)
+    train_model(stage, store, batch_loss, config, config.seed * SEEDS_APART + number, directory)
 
 
 def member_folders(exp: Path, num_members: int) -> list[Path]:

@@ -7,7 +7,7 @@ from decant.fbank import load_features, read_unusable, write_unusable
 from decant.frame_store import pack, write_frame_store
 from decant.gmm import align, load_gmm
 from decant.hmm import read_transitions, state_graph
-from decant.lexicon import check_words, read_lexicon
+from decant.lexicon import read_lexicon
 from steps.common import SPLITS, Stage, as_tensors, run_step
 
 
@@ -18,12 +18,15 @@ def main(stage: Stage) -> None:
     transitions = read_transitions(stage.exp / "monophone" / "transitions.json")
     for split in SPLITS:
         utterances = read_data_dir(stage.exp / "data" / split)
-        check_words(lexicon, utterances, stage.exp / "data" / split / "text")
         features_dir, out = stage.exp / "fbank" / split, stage.out / split
         words = {utterance.id: utterance.words for utterance in utterances}
         features = as_tensors(gmm_features(features_dir, num_cepstra))
-        graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
         labels, unusable = {}, read_unusable(features_dir)
+        for utterance in list(features):  # stage 1 has refused such words in train
+            if unknown := [word for word in words[utterance] if word not in lexicon.pronunciations]:
+                unusable[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
+                del features[utterance]
+        graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
         paths = align(gmm, graphs, list(features.values()), stage.jobs)
         for (utterance, x), graph, path in zip(features.items(), graphs, paths, strict=True):
             if path is None:

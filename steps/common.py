@@ -5,6 +5,7 @@ import logging
 import sys
 import tomllib
 from collections.abc import Callable, Iterable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Stage:
 
     def config(self, **tables: type) -> list[Any]:
         """The named tables of the config: stage.config(fbank=FbankConfig) gives [FbankConfig(...)]."""
-        settings = tomllib.loads((self.out / "config.toml").read_text(encoding="utf-8"))
+        settings = tomllib.loads((self.out / "stage.toml").read_text(encoding="utf-8"))
         return [table(**{field: tuple(value) if isinstance(value, list) else value
                          for field, value in settings[name].items()}) for name, table in tables.items()]
 
@@ -57,8 +58,13 @@ def run_step(main: Callable[[Stage], None]) -> None:
     try:
         main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus))
     except (ValueError, OSError, FloatingPointError) as error:
-        logger.debug("", exc_info=True)
         logger.error("error: %s", error)
+        sys.exit(1)
+    except BrokenProcessPool:
+        logger.error("error: a worker process was killed, perhaps for want of memory; try fewer --jobs")
+        sys.exit(1)
+    except Exception:
+        logger.exception("error: unexpected")
         sys.exit(1)
 
 

@@ -43,18 +43,22 @@ def main() -> None:
     parser.add_argument("--stop-stage", type=int, default=99, help="the last stage to run")
     parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
     parser.add_argument("--corpus", default="", help="folder that holds the corpus already, instead of a download")
-    parser.add_argument("--conf", default=f"conf/{recipe}.toml", help="the recipe's settings")
-    parser.add_argument("--exp", default=f"exp/{recipe}", help="folder of everything that the stages write")
+    parser.add_argument("--conf", default="", help=f"the recipe's settings [conf/{recipe}.toml]")
+    parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
     parser.exit_on_error = True
     options = parser.parse_args(arguments)
+    if not 0 <= (options.stage or 0) <= 14 or options.jobs < 1:
+        raise ValueError(f"--stage {options.stage} --jobs {options.jobs}: stages are 0 to 14, jobs at least 1")
     parser.exit_on_error = False
-    configured = read_tables(Path(options.conf), tables, parser, arguments)
+    here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
+    conf = here / options.conf if options.conf else Path(f"conf/{recipe}.toml")
+    configured = read_tables(conf, tables, parser, arguments)
 
-    exp = Path(options.exp).resolve()
+    exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
-           "corpus": str(Path(options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
+           "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
            "device": options.device, "config": {name: asdict(table) for name, table in configured.items()}}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)

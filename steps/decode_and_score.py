@@ -118,7 +118,8 @@ def decode(stage: Stage, scp: Path, refs: Sentences,
     if settings is None:
         first, *others = config.word_insertion_penalties
         grid = hypotheses(config.lm_weights, [first])
-        grid |= hypotheses([choose_lm_weight(grid, refs)[0]], others)
+        if others:
+            grid |= hypotheses([choose_lm_weight(grid, refs)[0]], others)
         settings = choose_lm_weight(grid, refs)[:2]
     else:
         grid = hypotheses(settings[:1], settings[1:])
@@ -133,7 +134,7 @@ def score(stage: Stage, system: System) -> None:
     rows, settings = [], None
     for split in ("dev", "test") if system.chosen else ("dev",):
         refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
-        with TemporaryDirectory(dir=stage.out) as scratch:
+        with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
             correct = write_likelihoods(stage, system, split, Path(scratch, split))
             *settings, words = decode(stage, Path(scratch, f"{split}.scp"), refs, settings and tuple(settings))
         write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, words)
@@ -141,7 +142,7 @@ def score(stage: Stage, system: System) -> None:
         rows.append(ResultRow(
             system.name, split, system.chosen, system.variant, system.seed, len(correct), float(correct.mean()),
             errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *settings,
-            str((system.folders[0] / "config.toml").relative_to(stage.exp))))
+            f"{system.folders[0].relative_to(stage.exp)}/{'stage' if system.name == 'monophone' else 'config'}.toml"))
     with atomic_path(rows_file) as path:
         path.write_text(json.dumps([asdict(row) for row in rows]))
 

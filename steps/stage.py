@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-NOT_OUTPUT = ("stage.json", "log", "config.toml")
+NOT_OUTPUT = ("stage.json", "stage.toml", "log")
 
 
 def file_facts(path: Path) -> list:
@@ -67,6 +67,9 @@ def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
             return f"{', '.join(changed)} changed"
     if not before["reads"] and run["corpus"] not in ("", before["corpus"]):
         return "another corpus folder"
+    removed = [file for file in before["files"] if not (exp / name / file).exists()]
+    if removed:
+        return f"{removed[0]} was removed"
     for read, old in before["reads"].items():
         if not (exp / read / "stage.json").exists():
             return f"{read} is not there"
@@ -77,15 +80,32 @@ def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
     return ""
 
 
+def left_by(note: Path, origin: dict) -> bool:
+    """Whether a partial folder was left by an interrupted run of the same config and inputs."""
+    try:
+        left = json.loads(note.read_text())
+    except (OSError, ValueError):
+        return False
+    return {kind: left.get(kind) for kind in origin} == origin
+
+
+def write_note(note: Path, content: dict) -> None:
+    temporary = note.with_name(".stage.json")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(note)
+
+
 def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> None:
     """Runs the program in the partial folder, goes on in one that an interrupted run left, renames it at the end."""
     partial = directory.with_name(directory.name + ".partial")
     note = partial / "stage.json"
-    if partial.exists() and (not note.exists() or json.loads(note.read_text()) != origin):
+    if partial.exists() and not left_by(note, origin):
         shutil.rmtree(partial)
     partial.mkdir(exist_ok=True)
-    note.write_text(json.dumps(origin))
-    shutil.copyfile(Path(run["exp"]) / "config.toml", partial / "config.toml")
+    for scratch in list(partial.rglob(".*")):  # what a killed program was writing
+        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(missing_ok=True)
+    write_note(note, origin)
+    shutil.copyfile(Path(run["exp"]) / "config.toml", partial / "stage.toml")
     started = time.monotonic()
     arguments = ["--exp", run["exp"], "--out", str(partial), "--jobs", str(run["jobs"]), "--device", run["device"],
                  "--corpus", run["corpus"]]
@@ -93,7 +113,7 @@ def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> N
     if status != 0:
         sys.exit(f"{' '.join(program)} failed (exit status {status}); its log: {partial / 'log'}")
     origin = origin | {"seconds": round(time.monotonic() - started, 1), "files": hash_files(partial)}
-    note.write_text(json.dumps(origin, indent=1))
+    write_note(note, origin)
     if directory.exists():
         shutil.rmtree(directory)
     partial.rename(directory)
@@ -127,7 +147,8 @@ def main() -> None:
                      "run without --stage, or from an earlier one")
         return
     origin = {"config": {table: run["config"][table] for table in stage.config},
-              "reads": {name: fingerprint(exp / name) for name in stage.reads}, "corpus": run["corpus"]}
+              "reads": {name: fingerprint(exp / name) for name in stage.reads},
+              "corpus": "" if stage.reads else run["corpus"]}
     done = (directory / "stage.json").exists()
     stale = stale_reason(run, stage.name, origin) if done else ""
     state = f"stale: {stale}" if stale else "done" if done else "to do"

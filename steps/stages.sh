@@ -39,4 +39,4 @@ stage 13 score --reads data lang fbank monophone alignment graph baseline ensemb
   -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md
-stage 14 report --reads score -- steps/report.py
+stage 14 report --reads alignment score -- steps/report.py

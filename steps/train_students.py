@@ -13,7 +13,7 @@ from decant.mixing import mixture
 from decant.parallel import parallel_map
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig, read_soft_targets
 from decant.training import TrainingConfig
-from steps.acoustic_training import train_model
+from steps.acoustic_training import SEEDS_APART, train_model
 from steps.common import Stage, logger, run_step
 
 
@@ -37,7 +37,7 @@ def train_student(stage: Stage, temperature: float, seed: int) -> None:
         return distillation_loss(logits, soft, hard_loss, temperature, config.hard_label_weight)
 
     # Seeds apart from the members', so that no student begins with a member's weights.
-    train_model(stage, store, batch_loss, training, training.seed + 1000 + seed,
+    train_model(stage, store, batch_loss, training, training.seed * SEEDS_APART + 1000 + seed,
                 stage.out / student_name(temperature, seed))
 
 

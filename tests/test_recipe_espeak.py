@@ -97,6 +97,7 @@ def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_resul
     exp = left_alone.parent / "killed"
     for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
                               ("baseline.partial/checkpoint.safetensors", "baseline"),
+                              ("baseline.partial/model.safetensors", "baseline"),
                               ("ensemble.partial/member_03/checkpoint.safetensors", "ensemble"),
                               ("students.partial/*/checkpoint.safetensors", "students")):
         kill_when(exp, there)

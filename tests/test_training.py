@@ -113,5 +113,5 @@ def test_a_model_folder_that_is_empty_or_of_other_sizes_is_named(tmp_path, caplo
     save_model(tmp_path, AcousticModel(SIZES, num_bins=20, num_pdfs=3), FbankConfig(num_bins=20))
     config = tmp_path / "config.toml"
     config.write_text(config.read_text().replace("hidden_units = 16", "hidden_units = 32"))
-    with pytest.raises(ValueError, match="does not fit config.toml"):
+    with pytest.raises(ValueError, match="damaged or does not fit config.toml"):
         load_model(tmp_path)
