@@ -21,16 +21,16 @@ stage 5 alignment --reads data lang fbank monophone --config utterances -- steps
 stage 6 graph --reads lang monophone -- steps/make_graph.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
-stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
+stage 7 baseline --reads fbank monophone alignment --config acoustic_model training -- steps/train_baseline.py
 
 # The other members, which differ in their seed alone: member_02 ... member_10
-stage 8 ensemble --reads fbank alignment baseline --config acoustic_model training ensemble -- steps/train_ensemble.py
+stage 8 ensemble --reads fbank monophone alignment --config acoustic_model training ensemble -- steps/train_ensemble.py
 
 # The ensemble's softened predictions on the training frames, a file a temperature
 stage 9 soft_targets --reads alignment baseline ensemble --config ensemble soft_targets -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
-stage 10 students --reads fbank alignment soft_targets \
+stage 10 students --reads fbank monophone alignment soft_targets \
   --config acoustic_model soft_targets distillation student_training \
   -- steps/train_students.py
 
