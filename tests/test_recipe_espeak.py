@@ -123,7 +123,7 @@ def test_a_changed_setting_makes_its_stage_and_what_follows_stale(left_alone):
 def test_a_stage_asked_for_before_its_inputs_exist_is_refused(left_alone):
     done = run(left_alone.parent / "empty", "--stage", "7")
     assert done.returncode != 0
-    assert "stage 7 (baseline) reads fbank, alignment, not there yet" in done.stderr
+    assert "error: stage 0 (data) is to do; run from there, or without --stage" in done.stderr
 
 
 @pytest.mark.parametrize("option, message", [
