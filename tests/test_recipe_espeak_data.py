@@ -42,10 +42,10 @@ def test_another_process_with_two_jobs_writes_the_same_bytes(corpus, tmp_path):
     out = tmp_path / "again"
     out.mkdir()
     settings = "".join(f"{k} = {v}\n" for k, v in dataclasses.asdict(TINY).items())
-    (out / "config.toml").write_text(f"[data]\n{settings}")
+    (out / "stage.toml").write_text(f"[data]\n{settings}")
     program = [sys.executable, PROGRAM, "--out", out, "--jobs", "2", "--exp", out, "--device", "cpu", "--corpus", ""]
     subprocess.run(program, check=True, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[1])})
-    for name in ("config.toml", "log"):
+    for name in ("stage.toml", "log"):
         (out / name).unlink()
     assert contents(out) == contents(corpus)
 
