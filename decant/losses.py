@@ -28,7 +28,7 @@ def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, sha
 
 
 def distillation_loss(logits: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,
-                      hard_label_weight: float) -> Tensor:
+                      soft_target_weight: float = 1.0, hard_label_weight: float = 0.5) -> Tensor:
     """The student's loss (paper, sections 2 and 4): soft targets at `temperature`, and with a smaller weight (0.5 in
     the paper's speech system) the hard labels' cross-entropy at temperature 1."""
-    return soft_target_loss(logits, targets, temperature) + hard_label_weight * hard_loss
+    return soft_target_weight * soft_target_loss(logits, targets, temperature) + hard_label_weight * hard_loss

@@ -19,7 +19,7 @@ GAP = "***"  # stands opposite a word that was left out or put in
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    lm_weights: tuple[float, ...] = (6.0, 8.0, 10.0, 12.0, 14.0, 17.0)  # tried on dev, with the first penalty
+    lm_weights: tuple[float, ...] = (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0)  # tried on dev, with the first penalty
     word_insertion_penalties: tuple[float, ...] = (0.0, -1.0, 1.0)  # cost of a word; tried with the best LM weight
 
     def __post_init__(self) -> None:
@@ -36,9 +36,13 @@ class WordErrors:
     words: int  # in the references
 
     @property
+    def total(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
     def wer(self) -> float:
         """The word error rate as a fraction, which may exceed 1."""
-        return (self.substitutions + self.deletions + self.insertions) / self.words
+        return self.total / self.words
 
 
 def word_errors(refs: Sentences, hyps: Sentences) -> WordErrors:
@@ -68,19 +72,14 @@ def wer_interval(refs: Sentences, hyps: Sentences, replications: int = 10_000) -
     return max(result["ci95min"], 0.0), result["ci95max"]
 
 
-def choose_lm_weight(
-    grid: Mapping[tuple[float, float], Sentences], refs: Sentences
-) -> tuple[float, float, float]:
-    """(language model weight, word insertion penalty, WER) of the setting with the lowest WER.
+def choose_setting(errors: Mapping[tuple[float, float], int]) -> tuple[float, float]:
+    """The (language model weight, word insertion penalty) with the fewest word errors.
 
-    grid: hypotheses by (language model weight, word insertion penalty). Of settings that do equally well,
-    sorted by weight, then penalty, the middle one is taken, or the larger of two middle ones: it is the least
-    likely to lie at the edge of what works.
+    Of settings that do equally well, sorted by weight, then penalty, the middle one is taken, or the larger of two
+    middle ones: it is the least likely to lie at the edge of what works.
     """
-    wers = {setting: word_errors(refs, hyps).wer for setting, hyps in grid.items()}
-    best = sorted(setting for setting, wer in wers.items() if wer == min(wers.values()))
-    lm_weight, penalty = best[len(best) // 2]
-    return lm_weight, penalty, wers[lm_weight, penalty]
+    best = sorted(setting for setting, count in errors.items() if count == min(errors.values()))
+    return best[len(best) // 2]
 
 
 def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:

@@ -40,12 +40,13 @@ class SoftTargetsConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    hard_label_weight: float = 0.5  # of the hard labels' cross-entropy beside the soft targets' (paper: 0.5)
+    soft_target_weight: float = 1.0  # of the soft targets' cross-entropy; 0: the student's training without a teacher
+    hard_label_weight: float = 0.5  # of the hard labels' cross-entropy beside it (paper: 0.5)
     num_seeds: int = 3  # students of the chosen temperature, for mean and spread
 
     def __post_init__(self) -> None:
-        if self.hard_label_weight < 0 or self.num_seeds < 1:
-            raise ValueError("hard_label_weight may not be negative, and num_seeds has to be at least 1")
+        if min(self.soft_target_weight, self.hard_label_weight) < 0 or self.num_seeds < 1:
+            raise ValueError("the weights may not be negative, and num_seeds has to be at least 1")
 
 
 def _file(directory: Path, number: int, temperature: float) -> Path:

@@ -1,7 +1,11 @@
-"""Stage 13: frame accuracy and word error rate of every system, on test with what dev chose."""
+"""Stage 13: frame accuracy and word error rate of every system, on test with what dev chose.
+
+LM weight and word insertion penalty belong to a system's variant: those with which all its runs together make the
+fewest errors on dev. A run's own choice would be one of dev's accidents where dev is small."""
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +16,7 @@ import torch
 
 from decant.acoustic_model import load_model, log_priors, num_parameters
 from decant.archive import read_int_vectors, write_matrices
-from decant.beam_search import SearchConfig, decode_grid
+from decant.beam_search import SearchConfig, Setting, decode_grid
 from decant.cepstra import gmm_features
 from decant.data_dir import read_data_dir
 from decant.ensemble import EnsembleConfig, log_posteriors
@@ -22,10 +26,10 @@ from decant.frame_store import pack, read_frame_store
 from decant.gmm import load_gmm
 from decant.parallel import parallel_map
 from decant.results import ResultRow, write_results
-from decant.scoring import ScoringConfig, Sentences, choose_lm_weight, wer_interval, word_errors, write_alignments
+from decant.scoring import ScoringConfig, Sentences, choose_setting, wer_interval, word_errors, write_alignments
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from steps.acoustic_training import member_folders
-from steps.common import Stage, run_step
+from steps.common import Stage, logger, run_step
 from steps.train_students import student_name
 
 BATCH = 4096
@@ -105,43 +109,66 @@ def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) ->
     return np.concatenate(right)
 
 
-def decode(stage: Stage, scp: Path, refs: Sentences,
-           settings: tuple[float, float] | None) -> tuple[float, float, Sentences]:
-    """(LM weight, word insertion penalty, words of every utterance), with `settings`, or with the best for `refs`."""
-    search, config = stage.config(search=SearchConfig, scoring=ScoringConfig)
-
-    def hypotheses(weights: Sequence[float], penalties: Sequence[float]) -> dict[tuple[float, float], Sentences]:
-        grid = decode_grid(scp, stage.exp / "graph", weights, penalties, search, jobs=1)
-        # An utterance too short for a frame is recognised as nothing: its words count as deleted.
-        return {setting: dict.fromkeys(refs, ()) | found.words for setting, found in grid.items()}
-
-    if settings is None:
-        first, *others = config.word_insertion_penalties
-        grid = hypotheses(config.lm_weights, [first])
-        if others:
-            grid |= hypotheses([choose_lm_weight(grid, refs)[0]], others)
-        settings = choose_lm_weight(grid, refs)[:2]
-    else:
-        grid = hypotheses(settings[:1], settings[1:])
-    return *settings, grid[settings]
+def decode(stage: Stage, system: System, split: str,
+           settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Sentences], np.ndarray]:
+    """The references of a split, what the system recognises with each setting, and where its frames are right."""
+    [search] = stage.config(search=SearchConfig)
+    refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
+    weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
+    with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
+        right = write_likelihoods(stage, system, split, Path(scratch, split))
+        grid = decode_grid(Path(scratch, f"{split}.scp"), stage.exp / "graph", weights, penalties, search, jobs=1)
+    # An utterance too short for a frame is recognised as nothing: its words count as deleted.
+    return refs, {setting: dict.fromkeys(refs, ()) | grid[setting].words for setting in settings}, right
 
 
-def score(stage: Stage, system: System) -> None:
+def dev_errors(stage: Stage, system: System, settings: Sequence[Setting]) -> Counter[Setting]:
+    """The system's word errors on dev with each setting, from dev_errors/<label>.json as far as they are there."""
+    file = stage.out / "dev_errors" / f"{system.label}.json"
+    known = {tuple(setting): errors for *setting, errors in json.loads(file.read_text())} if file.exists() else {}
+    if wanted := [setting for setting in settings if setting not in known]:
+        refs, grid, _ = decode(stage, system, "dev", wanted)
+        known |= {setting: word_errors(refs, words).total for setting, words in grid.items()}
+        with atomic_path(file) as path:
+            path.write_text(json.dumps([[*setting, errors] for setting, errors in sorted(known.items())]))
+    return Counter({setting: known[setting] for setting in settings})
+
+
+def choose_settings(stage: Stage, everything: Sequence[System]) -> dict[tuple[str, str], Setting]:
+    """By name and variant: the LM weight that does best with the first penalty, then the best penalty with it."""
+    [config] = stage.config(scoring=ScoringConfig)
+    variants = {(system.name, system.variant) for system in everything}
+
+    def best(settings: dict[tuple[str, str], list[Setting]]) -> dict[tuple[str, str], Setting]:
+        errors = {variant: Counter() for variant in variants}
+        tasks = [(stage, system, settings[system.name, system.variant]) for system in everything]
+        for system, found in zip(everything, parallel_map(dev_errors, tasks, stage.jobs, "dev"), strict=True):
+            errors[system.name, system.variant].update(found)
+        return {variant: choose_setting(errors[variant]) for variant in variants}
+
+    first = config.word_insertion_penalties[0]
+    weights = best({variant: [(weight, first) for weight in config.lm_weights] for variant in variants})
+    for variant, (weight, _) in sorted(weights.items()):
+        if weight in (min(config.lm_weights), max(config.lm_weights)) and len(config.lm_weights) > 1:
+            logger.warning("%s: dev chose the LM weight %g, at the edge of scoring.lm_weights; try more beyond it",
+                           " ".join(variant).strip(), weight)
+    return best({variant: [(weights[variant][0], penalty) for penalty in config.word_insertion_penalties]
+                 for variant in variants})
+
+
+def score(stage: Stage, system: System, setting: Setting) -> None:
     """Writes the system's rows to rows/<label>.json and its alignments to details/, unless they are there."""
     rows_file = stage.out / "rows" / f"{system.label}.json"
     if rows_file.exists():
         return
-    rows, settings = [], None
+    rows = []
     for split in ("dev", "test") if system.chosen else ("dev",):
-        refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
-        with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
-            correct = write_likelihoods(stage, system, split, Path(scratch, split))
-            *settings, words = decode(stage, Path(scratch, f"{split}.scp"), refs, settings and tuple(settings))
-        write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, words)
-        errors, (low, high) = word_errors(refs, words), wer_interval(refs, words)
+        refs, grid, right = decode(stage, system, split, [setting])
+        write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, grid[setting])
+        errors, (low, high) = word_errors(refs, grid[setting]), wer_interval(refs, grid[setting])
         rows.append(ResultRow(
-            system.name, split, system.chosen, system.variant, system.seed, len(correct), float(correct.mean()),
-            errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *settings,
+            system.name, split, system.chosen, system.variant, system.seed, len(right), float(right.mean()),
+            errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *setting,
             f"{system.folders[0].relative_to(stage.exp)}/{'stage' if system.name == 'monophone' else 'config'}.toml"))
     with atomic_path(rows_file) as path:
         path.write_text(json.dumps([asdict(row) for row in rows]))
@@ -164,9 +191,11 @@ def training_seconds(system: System) -> float:
 
 def main(stage: Stage) -> None:
     everything = systems(stage)
-    for folder in ("rows", "details"):
+    for folder in ("dev_errors", "rows", "details"):
         (stage.out / folder).mkdir(exist_ok=True)
-    for _ in parallel_map(score, [(stage, system) for system in everything], stage.jobs, "decoding"):
+    settings = choose_settings(stage, everything)
+    tasks = [(stage, system, settings[system.name, system.variant]) for system in everything]
+    for _ in parallel_map(score, tasks, stage.jobs, "decoding"):
         pass
     rows = [ResultRow(**row) for system in everything
             for row in json.loads((stage.out / "rows" / f"{system.label}.json").read_text())]

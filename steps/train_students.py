@@ -34,7 +34,8 @@ def train_student(stage: Stage, temperature: float, seed: int) -> None:
         logits = model(mixed.windows(store, index, model.config.left_context, model.config.right_context))
         hard_loss = mixed_label_loss(logits, store.pdfs[index], store.pdfs[mixed.partner[index]], mixed.share[index])
         soft = targets[index.cpu()].to(stage.device).float()
-        return distillation_loss(logits, soft, hard_loss, temperature, config.hard_label_weight)
+        return distillation_loss(logits, soft, hard_loss, temperature, config.soft_target_weight,
+                                 config.hard_label_weight)
 
     # Seeds apart from the members', so that no student begins with a member's weights.
     train_model(stage, store, batch_loss, training, training.seed * SEEDS_APART + 1000 + seed,

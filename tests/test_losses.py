@@ -44,8 +44,9 @@ def test_a_student_that_equals_its_teacher_has_no_soft_gradient():
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():
     labels, targets = torch.tensor([0, 2]), (TEACHER / 2).softmax(dim=1)
     hard = hard_label_loss(LOGITS, labels)
-    assert float(distillation_loss(LOGITS, targets, hard, 2.0, 0.5)) == pytest.approx(
+    assert float(distillation_loss(LOGITS, targets, hard, 2.0)) == pytest.approx(
         float(soft_target_loss(LOGITS, targets, 2.0)) + 0.5 * float(hard))
+    assert float(distillation_loss(LOGITS, targets, hard, 2.0, 0.0, 1.0)) == pytest.approx(float(hard))
 
 
 def test_a_mixtures_labels_count_by_their_shares():

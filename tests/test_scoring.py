@@ -3,7 +3,7 @@ import pytest
 from decant.scoring import (
     ScoringConfig,
     WordErrors,
-    choose_lm_weight,
+    choose_setting,
     wer_interval,
     word_errors,
     write_alignments,
@@ -16,6 +16,7 @@ HYPS = {"u1": "a x c".split(), "u2": "e f".split(), "u3": "h g i".split()}
 def test_errors_are_counted_by_kind_over_all_utterances():
     errors = word_errors(REFS, HYPS)
     assert errors == WordErrors(substitutions=1, deletions=1, insertions=2, words=7)
+    assert errors.total == 4
     assert errors.wer == 4 / 7
 
 
@@ -58,16 +59,14 @@ def test_the_interval_does_not_go_below_zero():
     assert high > 1 / 7
 
 
-def test_the_setting_with_the_lowest_error_rate_is_chosen():
-    grid = {(8.0, 0.0): HYPS, (10.0, 0.0): REFS | {"u3": ["x"]}, (12.0, 1.0): HYPS}
-    assert choose_lm_weight(grid, REFS) == (10.0, 0.0, 1 / 7)
+def test_the_setting_with_the_fewest_errors_is_chosen():
+    assert choose_setting({(8.0, 0.0): 4, (10.0, 0.0): 1, (12.0, 1.0): 4}) == (10.0, 0.0)
 
 
 @pytest.mark.parametrize(("tied", "chosen"), [((9.0, 10.0, 11.0), 10.0), ((9.0, 10.0), 10.0), ((9.0,), 9.0)])
 def test_of_equally_good_settings_the_middle_or_the_larger_of_two_middle_ones_is_chosen(tied, chosen):
-    grid = {(weight, 0.5): HYPS for weight in (20.0, 8.0)}
-    grid |= {(weight, 0.5): REFS for weight in reversed(tied)}
-    assert choose_lm_weight(grid, REFS) == (chosen, 0.5, 0.0)
+    errors = {(weight, 0.5): 3 for weight in (20.0, 8.0)} | {(weight, 0.5): 0 for weight in reversed(tied)}
+    assert choose_setting(errors) == (chosen, 0.5)
 
 
 def test_alignments_are_written_in_columns_with_their_counts(tmp_path):
