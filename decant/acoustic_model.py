@@ -33,12 +33,13 @@ class AcousticModelConfig:
 class AcousticModel(nn.Module):
     """Rectified linear units over the window, and a linear layer to the logits of the pdf-ids.
 
-    `log_priors` (float32 [S]) are the labels' relative frequencies in training, for scaled likelihoods.
+    `log_priors` (float32 [S]) are the labels' relative frequencies in training, for scaled likelihoods; `tree` is the
+    fingerprint of the decision tree whose pdf-ids it predicts.
     """
 
-    def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int):
+    def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int, tree: str = ""):
         super().__init__()
-        self.config, self.num_bins, self.num_pdfs = config, num_bins, num_pdfs
+        self.config, self.num_bins, self.num_pdfs, self.tree = config, num_bins, num_pdfs, tree
         window = config.left_context + 1 + config.right_context
         sizes = [window * num_bins] + [config.hidden_units] * config.hidden_layers
         layers: list[nn.Module] = [nn.Flatten()]
@@ -80,7 +81,8 @@ def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
 def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> None:
     """Writes `model.safetensors` (weights and priors) and `config.toml` (sizes and feature settings)."""
     directory.mkdir(parents=True, exist_ok=True)
-    settings = {"acoustic_model": asdict(model.config) | {"num_pdfs": model.num_pdfs}, "fbank": asdict(features)}
+    settings = {"acoustic_model": asdict(model.config) | {"num_pdfs": model.num_pdfs, "tree": model.tree},
+                "fbank": asdict(features)}
     with atomic_path(directory / "config.toml") as path:
         path.write_text(tomli_w.dumps(settings), encoding="utf-8")
     write_tensors(directory / "model.safetensors", model.state_dict())
@@ -91,9 +93,9 @@ def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
     if not (directory / "model.safetensors").exists():
         raise FileNotFoundError(f"{directory}: no model.safetensors here; run the stage that trains it")
     settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
-    num_pdfs = settings["acoustic_model"].pop("num_pdfs")
+    num_pdfs, tree = (settings["acoustic_model"].pop(name) for name in ("num_pdfs", "tree"))
     features = FbankConfig(**settings["fbank"])
-    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), features.num_bins, num_pdfs)
+    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), features.num_bins, num_pdfs, tree)
     try:
         model.load_state_dict(load_file(directory / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:

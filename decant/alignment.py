@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.hmm import StateGraph
+from decant.hmm import EXIT, NUM_COLUMNS, StateGraph
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def batches(lengths: Sequence[int], max_frames: int = 30_000) -> Iterator[list[i
 
 
 def transition_counts(graph: StateGraph, states: np.ndarray, num_pdfs: int) -> np.ndarray:
-    """How often each pdf-id was followed by each on the path [S, S + 1]; the last column counts exits of a phone."""
-    pdfs = graph.pdfs[states]
-    exits = np.append(np.diff(graph.phone_instance[states]) != 0, True)
-    follows = np.where(exits, num_pdfs, np.append(pdfs[1:], num_pdfs))
-    counts = np.zeros((num_pdfs, num_pdfs + 1))
-    np.add.at(counts, (pdfs, follows), 1)
+    """How often each pdf-id was followed by each state of its phone on the path, or its phone was left: [S, 6], the
+    columns of TransitionModel.probs."""
+    stays = np.append(np.diff(graph.phone_instance[states]) == 0, False)
+    columns = np.where(stays, np.roll(graph.phone_state[states], -1), EXIT)
+    counts = np.zeros((num_pdfs, NUM_COLUMNS))
+    np.add.at(counts, (graph.pdfs[states], columns), 1)
     return counts
 
 

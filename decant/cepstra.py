@@ -5,12 +5,14 @@ The letters: T frames, F filterbank bins, C cepstral coefficients.
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from decant.archive import read_matrices
 from decant.fbank import read_speakers
+from decant.lda_mllt import splice
 
 LIFTER = 22  # Kaldi's and HTK's cepstral lifter
 
@@ -30,9 +32,32 @@ def differences(features: np.ndarray) -> np.ndarray:
     return (padded[3:-1] - padded[1:-3] + 2 * (padded[4:] - padded[:-4])) / 10
 
 
-def gmm_features(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance-id, float32 [T, 3 C]) of a feature folder: cepstra with mean 0 for every speaker, and their first and
-    second differences, as in Kaldi's GMM recipes."""
+@dataclass(frozen=True)
+class GmmFeatures:
+    """What mixtures see: `num_cepstra` cepstra with mean 0 for every speaker, and either their first and second
+    differences, or the frames on both sides through `transform` (float32 [D, (2 context + 1) C]; decant.lda_mllt)."""
+
+    num_cepstra: int
+    transform: np.ndarray | None = None
+
+    @property
+    def context(self) -> int:
+        """Frames on each side that the transform sees."""
+        return (self.transform.shape[1] // self.num_cepstra - 1) // 2
+
+
+def gmm_features(features_dir: Path, wanted: GmmFeatures) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance-id, float32 [T, 3 C] or [T, D]) of a feature folder, as in Kaldi's GMM recipes."""
+    for utterance, static in speaker_cepstra(features_dir, wanted.num_cepstra):
+        if wanted.transform is not None:
+            yield utterance, splice(static, wanted.context) @ wanted.transform.T
+        else:
+            first = differences(static)
+            yield utterance, np.concatenate([static, first, differences(first)], axis=1)
+
+
+def speaker_cepstra(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance-id, float32 [T, C]) of a feature folder: cepstra with mean 0 for every speaker."""
     speaker_of = read_speakers(features_dir)
     raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in read_matrices(features_dir / "feats.scp")}
     of_speaker: dict[str, list[np.ndarray]] = {}
@@ -40,6 +65,4 @@ def gmm_features(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np
         of_speaker.setdefault(speaker_of[utterance], []).append(frames)
     means = {speaker: np.concatenate(frames).mean(axis=0) for speaker, frames in of_speaker.items()}
     for utterance, frames in raw.items():
-        static = frames - means[speaker_of[utterance]]
-        first = differences(static)
-        yield utterance, np.concatenate([static, first, differences(first)], axis=1)
+        yield utterance, frames - means[speaker_of[utterance]]

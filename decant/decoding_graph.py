@@ -1,8 +1,8 @@
 """The decoding graph HCLG: what may be said, from the words of a language model down to HMM states.
 
 Kaldi's construction (utils/mkgraph.sh; Mohri, Pereira, Riley 2008): G accepts the language model's sentences,
-L turns phones into words, H turns pdf-ids into phones, and each composition is determinised and minimised.
-Phones are monophones: C, the context transducer, would stand between H and LG.
+L turns phones into words, C turns phones in context into phones, H turns pdf-ids into phones in context, and each
+composition is determinised and minimised. C is left out where no phone's states depend on its context.
 
 Input labels are pdf-id + 1, so that 0 is epsilon; output labels are the numbers of words.txt; weights are
 costs, negative natural logarithms at scale 1, which minimising rounds to 1/1024. Determinising moves them to
@@ -41,6 +41,7 @@ from decant.lexicon import (
     word_symbols,
     write_symbol_table,
 )
+from decant.state_tying import Context
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class GraphFacts:
     """What graph.json holds."""
 
     num_pdfs: int
+    tree: str  # the fingerprint of the decision tree that it was built with
     states: int
     arcs: int
     seconds: float  # wall clock
@@ -73,7 +75,7 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
     out_dir.mkdir(parents=True, exist_ok=True)
     entries, num_marks = disambiguated(lexicon)
     words, phones = word_symbols(lexicon), phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
-    marks = {phone: number for phone, number in phones.items() if phone.startswith("#")}
+    marks = [number for phone, number in phones.items() if phone.startswith("#")]
     write_symbol_table(words, out_dir / "words.txt")
     write_symbol_table(phones, out_dir / "phones.txt")
     with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
@@ -82,19 +84,27 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
         _determinize(lg)
         kaldifst.minimize_encoded(lg)
         kaldifst.arcsort(lg, "ilabel")
-        hlg = kaldifst.compose(_hmm_transducer(lexicon.phones, marks, phones, transitions), lg)
-        _determinize(hlg)
-        hlg = _without_marks(hlg, transitions.num_pdfs, Path(scratch, "hlg.fst"))
-        kaldifst.minimize_encoded(hlg)
-        graph = add_hmm_self_loops(to_arrays(hlg, Path(scratch, "hlg.fst")), transitions.self_loop_log_prob)
+        clg, contexts, marks = _in_context(lg, lexicon.phones, phones, marks, transitions, Path(scratch, "clg.fst"))
+        hclg = kaldifst.compose(_hmm_transducer(contexts, marks, transitions), clg)
+        _determinize(hclg)
+        hclg = _without_marks(hclg, transitions.num_pdfs, Path(scratch, "hclg.fst"))
+        kaldifst.minimize_encoded(hclg)
+        graph = add_hmm_self_loops(to_arrays(hclg, Path(scratch, "hclg.fst")), transitions.self_loop_log_prob)
     write_arrays(out_dir / "HCLG.fst", graph)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    facts = GraphFacts(transitions.num_pdfs, len(graph.final), len(graph.arcs),
+    facts = GraphFacts(transitions.num_pdfs, transitions.tree.fingerprint, len(graph.final), len(graph.arcs),
                        seconds=round(time.monotonic() - started, 2), peak_memory_mb=round(peak_kib / 1024, 1))
     with atomic_path(out_dir / "graph.json") as temporary:
         temporary.write_text(json.dumps(asdict(facts), indent=2) + "\n")
     log.info("%s: %d states, %d arcs, %.1f s", out_dir / "HCLG.fst", facts.states, facts.arcs, facts.seconds)
     return facts
+
+
+def check_same_tree(graph_dir: Path, tree: str, model: Path) -> None:
+    """Raises ValueError unless the graph was built with the tree (its fingerprint) of the model's states."""
+    if json.loads((graph_dir / "graph.json").read_text())["tree"] != tree:
+        raise ValueError(f"{graph_dir}: built with another decision tree than the states of {model}; build the graph "
+                         "of that model's alignment (stage 6)")
 
 
 def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArrays:
@@ -174,20 +184,52 @@ def _lexicon_transducer(
     return fst
 
 
-def _hmm_transducer(
-    hmm_phones: Iterable[str], marks: dict[str, int], phones: dict[str, int], transitions: TransitionModel
-) -> kaldifst.StdVectorFst:
-    """H, from pdf-ids + 1 to phones, without self-loops. The marks' input labels follow those of the pdfs."""
+def _in_context(
+    lg: kaldifst.StdVectorFst, hmm_phones: Iterable[str], phones: dict[str, int], marks: list[int],
+    transitions: TransitionModel, scratch: Path,
+) -> tuple[kaldifst.StdVectorFst, dict[int, Context], list[int]]:
+    """CLG, the context that each of its input labels stands for, and its input labels of marks.
+
+    One label stands for all contexts in which a phone has the same pdf-ids, the first of them. Without tied states, LG.
+    """
+    if not any(transitions.tree.depends_on_context(phone) for phone in hmm_phones):
+        return lg, {phones[phone]: (SILENCE_PHONE, phone, SILENCE_PHONE) for phone in hmm_phones}, marks
+    names = {number: phone for phone, number in phones.items()} | {0: SILENCE_PHONE}  # 0: beyond the utterance's ends
+    clg, windows = kaldifst.compose_context(marks, 3, 1, lg)
+    contexts: dict[int, Context] = {}
+    clg_marks, same, of_pdfs = [], np.arange(len(windows)), {}
+    for label, window in enumerate(windows):
+        if len(window) == 3:
+            context = (names[window[0]], names[window[1]], names[window[2]])
+            same[label] = of_pdfs.setdefault((context[1] == SILENCE_PHONE, *transitions.pdfs(context)), label)
+            if same[label] == label:
+                contexts[label] = context
+        elif window:  # a mark, or the mark that stands at the start in place of a left neighbour
+            clg_marks.append(label)
+    arrays = to_arrays(clg, scratch)
+    arcs = arrays.arcs.copy()
+    arcs["input"] = same[arcs["input"]]
+    clg = to_fst(replace(arrays, arcs=arcs), scratch)
+    _determinize(clg)
+    kaldifst.minimize_encoded(clg)
+    kaldifst.arcsort(clg, "ilabel")
+    return clg, contexts, clg_marks
+
+
+def _hmm_transducer(contexts: dict[int, Context], marks: list[int],
+                    transitions: TransitionModel) -> kaldifst.StdVectorFst:
+    """H, from pdf-ids + 1 to the labels of contexts, without self-loops. The marks' input labels follow those of the
+    pdfs."""
     arcs: list[Arc] = []
     num_states = 1  # state 0 is every phone's entry and exit
-    for phone in hmm_phones:
-        hmm = transitions.phone_arcs(phone)
+    for label, context in contexts.items():
+        hmm = transitions.phone_arcs(context)
         exit_state = max(target for _, target, _, _ in hmm)
         states = [0, *range(num_states, num_states + exit_state - 1), 0]
         num_states += exit_state - 1
-        arcs += [(states[source], states[target], pdf + 1, phones[phone] if source == 0 else 0, -log_prob)
+        arcs += [(states[source], states[target], pdf + 1, label if source == 0 else 0, -log_prob)
                  for source, target, pdf, log_prob in hmm]
-    arcs += [(0, 0, transitions.num_pdfs + 1 + i, number, 0.0) for i, number in enumerate(marks.values())]
+    arcs += [(0, 0, transitions.num_pdfs + 1 + i, number, 0.0) for i, number in enumerate(marks)]
     fst = _compile(arcs, final=0)
     kaldifst.arcsort(fst, "olabel")
     return fst

@@ -1,32 +1,35 @@
-"""Gaussian mixtures with diagonal covariances, one a pdf-id, and their training from a flat start by Viterbi.
+"""Gaussian mixtures with diagonal covariances, one a pdf-id, and their training by Viterbi.
 
-What Kaldi's train_mono.sh does: an equal alignment to begin with, then rounds of realigning, re-estimating and
-splitting until the asked number of Gaussians is reached, shared out by occupancy to a power.
+What Kaldi's train_mono.sh and train_deltas.sh do: some alignment to begin with, then rounds of realigning,
+re-estimating and splitting until the asked number of Gaussians is reached, shared out by occupancy to a power.
 
 The letters: T frames, D feature dimensions, S pdf-ids, M Gaussians of a pdf-id (padded to the most).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn.functional import pad
 
 from decant.alignment import BestPath, batches, equal_alignment, transition_counts, viterbi
+from decant.cepstra import GmmFeatures
 from decant.files import write_tensors
 from decant.hmm import StateGraph, TransitionModel
+from decant.lda_mllt import mllt, mllt_statistics
+from decant.state_tying import DecisionTree, read_tree
 
 LOG_2_PI = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class MonophoneConfig:
-    num_cepstra: int = 13  # cepstral coefficients with the zeroth; first and second differences are added
+class GmmTrainingConfig:
     num_iterations: int = 40  # rounds of re-estimation
     # rounds that begin with a new alignment (Kaldi's choice)
     realign_iterations: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)
@@ -34,10 +37,32 @@ class MonophoneConfig:
     last_split_iteration: int = 30  # the number of Gaussians grows evenly up to this round
     occupancy_power: float = 0.25  # a state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
     variance_floor: float = 0.01  # smallest variance of a Gaussian
+    mllt_iterations: tuple[int, ...] = ()  # rounds that turn the features to suit diagonal covariances
 
     def __post_init__(self) -> None:
         if not 1 <= self.last_split_iteration <= self.num_iterations:
             raise ValueError("last_split_iteration has to lie between 1 and num_iterations")
+
+
+@dataclass(frozen=True)
+class MonophoneConfig(GmmTrainingConfig):
+    num_cepstra: int = 13  # cepstral coefficients with the zeroth; first and second differences are added
+
+
+@dataclass(frozen=True)
+class TriphoneConfig(GmmTrainingConfig):
+    num_iterations: int = 35
+    realign_iterations: tuple[int, ...] = (10, 20, 30)  # rounds that begin with a new alignment (Kaldi's choice)
+    num_gaussians: int = 5000  # of all states together at the end
+    last_split_iteration: int = 25  # the number of Gaussians grows evenly up to this round
+    lda_dim: int = 0  # features that LDA keeps for a second system of triphones (Kaldi: 40); 0: there is none
+    lda_context: int = 3  # frames on each side that LDA sees (Kaldi: 3)
+    mllt_iterations: tuple[int, ...] = (2, 4, 6, 12)  # rounds of that system that estimate MLLT anew (Kaldi's choice)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lda_dim < 0 or self.lda_context < 0:
+            raise ValueError("lda_dim and lda_context may not be negative")
 
 
 @dataclass
@@ -67,12 +92,19 @@ class DiagonalGmm:
         # States with about as many Gaussians together, so that little is computed for padding, and frames in parts that
         # stay in the processor's cache: a third of the time of one large array.
         order = self.num_gaussians.argsort(stable=True)
-        groups = [self._states(states) for states in order.chunk(8)]
+        groups = [self.states(states) for states in order.chunk(8)]
         scores = [torch.cat([group.component_log_likelihoods(part).logsumexp(dim=2) for group in groups], dim=1)
                   for part in features.split(1024)]
         return torch.cat(scores)[:, order.argsort()]
 
-    def _states(self, states: Tensor) -> "DiagonalGmm":
+    def by_state(self, features: Tensor, pdfs: Tensor) -> Iterator[tuple[int, "DiagonalGmm", Tensor]]:
+        """(pdf-id, its mixture without padding, its frames [T, D]) of every pdf-id (int64 [T]) that has frames."""
+        counts, widths = torch.bincount(pdfs, minlength=len(self.means)).tolist(), self.num_gaussians.tolist()
+        for state, frames in enumerate(features[pdfs.argsort(stable=True)].split(counts)):
+            if len(frames):
+                yield state, DiagonalGmm(*(x[state:state + 1, :widths[state]] for x in vars(self).values())), frames
+
+    def states(self, states: Tensor) -> "DiagonalGmm":
         """The mixtures of some pdf-ids, no wider than the widest of them: Gaussians stand before the padding."""
         width = int(self.num_gaussians[states].max())
         return DiagonalGmm(*(x[states, :width] for x in (self.log_weights, self.means, self.variances)))
@@ -85,25 +117,20 @@ def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor:
     frames too. Returns the new mixtures and the mean log-likelihood a frame under the old ones.
     """
     log_weights, means, variances = (x.clone() for x in (gmm.log_weights, gmm.means, gmm.variances))
-    order = pdfs.argsort(stable=True)
-    counts = torch.bincount(pdfs, minlength=len(log_weights)).tolist()
     total = 0.0
-    for state, frames in enumerate(features[order].split(counts)):
-        if len(frames) == 0:
-            continue
-        scores = DiagonalGmm(gmm.log_weights[state:state + 1], gmm.means[state:state + 1],
-                             gmm.variances[state:state + 1]).component_log_likelihoods(frames)[:, 0]
+    for state, one, frames in gmm.by_state(features, pdfs):
+        scores = one.component_log_likelihoods(frames)[:, 0]
         total += float(scores.logsumexp(dim=1).sum(dtype=torch.float64))
         posteriors = scores.softmax(dim=1)
         occupancy = posteriors.sum(dim=0)
         fed = occupancy >= 10
         mean = (posteriors.T @ frames) / occupancy.clamp(min=1e-3)[:, None]
         variance = (posteriors.T @ frames.square()) / occupancy.clamp(min=1e-3)[:, None] - mean.square()
-        means[state, fed] = mean[fed]
-        variances[state, fed] = variance[fed].clamp(min=variance_floor)
-        alive = torch.isfinite(log_weights[state])
-        share = torch.where(alive, occupancy.clamp(min=1e-2 * len(frames) / float(alive.sum())), 0.0)
-        log_weights[state] = (share / share.sum()).log()
+        number = len(occupancy)
+        means[state, :number][fed] = mean[fed]
+        variances[state, :number][fed] = variance[fed].clamp(min=variance_floor)
+        share = occupancy.clamp(min=1e-2 * len(frames) / number)
+        log_weights[state, :number] = (share / share.sum()).log()
     return DiagonalGmm(log_weights, means, variances), total / len(features)
 
 
@@ -142,15 +169,30 @@ def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
     return DiagonalGmm(log_weights, means, variances)
 
 
+def mllt_transform(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
+    """The square transform of the features [T, D] under which the mixtures' diagonal covariances fit best: float32
+    [D, D] (decant.lda_mllt), given each frame's pdf-id (int64 [T])."""
+    total = torch.zeros((features.shape[1],) * 3, dtype=torch.float64)
+    for _, one, frames in gmm.by_state(features, pdfs):
+        posteriors = one.component_log_likelihoods(frames)[:, 0].softmax(dim=1)
+        total += mllt_statistics(frames, posteriors, one.means[0], one.variances[0])
+    return mllt(total, len(features)).float()
+
+
 def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor],
           jobs: int = 1) -> list[BestPath | None]:
     """The best path of every utterance, `jobs` batches at a time; None where no path reaches the end."""
     paths: list[BestPath | None] = [None] * len(graphs)
 
     def align_batch(batch: list[int]) -> None:
-        scores = gmm.log_likelihoods(torch.cat([features[i] for i in batch])).split([len(features[i]) for i in batch])
-        for i, path in zip(batch, viterbi([graphs[i] for i in batch], scores), strict=True):
-            paths[i] = path
+        # The likelihoods of an utterance's own pdf-ids alone, by their place among them.
+        known = [np.unique(graphs[i].pdfs, return_inverse=True) for i in batch]
+        width = max(len(pdfs) for pdfs, _ in known)
+        scores = [pad(gmm.states(torch.from_numpy(pdfs)).log_likelihoods(features[i]), (0, width - len(pdfs)))
+                  for i, (pdfs, _) in zip(batch, known, strict=True)]
+        found = viterbi([replace(graphs[i], pdfs=places) for i, (_, places) in zip(batch, known, strict=True)], scores)
+        for i, path in zip(batch, found, strict=True):
+            paths[i] = path and replace(path, pdfs=graphs[i].pdfs[path.states])
 
     # Threads of our own, each computing with one: torch's split every small step of the search, and wait at its end.
     with ThreadPoolExecutor(jobs) as pool:
@@ -158,38 +200,49 @@ def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Ten
     return paths
 
 
-def train_monophone(
+def flat_start(graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list[np.ndarray | None]:
+    """Each frame's pdf-id, int64 [T], by an equal alignment; None for an utterance with fewer frames than states."""
+    states = [equal_alignment(graph, len(x)) for graph, x in zip(graphs, features, strict=True)]
+    return [path if path is None else graph.pdfs[path] for path, graph in zip(states, graphs, strict=True)]
+
+
+def train_gmm(
     features: Sequence[Tensor],
-    make_graphs: Callable[[TransitionModel], list[StateGraph]],
+    graphs: Sequence[StateGraph],
     transitions: TransitionModel,
-    config: MonophoneConfig,
+    labels: Sequence[np.ndarray | None],
+    config: GmmTrainingConfig,
     jobs: int = 1,
     report: Callable[[str], None] = print,
-) -> tuple[DiagonalGmm, TransitionModel, list[BestPath | None]]:
-    """Trains mixtures and transition probabilities from a flat start.
+) -> tuple[DiagonalGmm, TransitionModel, list[BestPath | None], Tensor]:
+    """Trains mixtures and transition probabilities by Viterbi, from one Gaussian a state.
 
-    features: float32 [T, D] of every utterance; make_graphs gives the utterances' state graphs for a transition model.
-    Returns the model and the last round's paths; an utterance that cannot be aligned has None there and takes no part.
+    features: float32 [T, D] of every utterance; labels: its pdf-ids (int64 [T]) to begin with, until the first round
+    that aligns anew. Returns the model, the paths under it, and the transform float32 [D, D] of the features that the
+    rounds config.mllt_iterations found; an utterance that cannot be aligned has None for its path and takes no part.
     """
-    graphs = make_graphs(transitions)
-    paths = [equal_alignment(graph, len(x)) for graph, x in zip(graphs, features, strict=True)]
-    state_paths = [p if p is None else BestPath(p, g.pdfs[p], 0.0) for p, g in zip(paths, graphs, strict=True)]
+    transform = torch.eye(features[0].shape[1])
     frames = torch.cat(list(features))
     gmm = DiagonalGmm(torch.zeros(transitions.num_pdfs, 1), frames.mean(dim=0).expand(transitions.num_pdfs, 1, -1),
                       frames.var(dim=0).expand(transitions.num_pdfs, 1, -1))
     for iteration in range(config.num_iterations + 1):
         if iteration in config.realign_iterations:
-            state_paths = align(gmm, graphs, features, jobs)
-        usable = [i for i, path in enumerate(state_paths) if path is not None]
+            graphs = [graph.reweighted(transitions) for graph in graphs]
+            paths = align(gmm, graphs, features, jobs)
+            labels = [path and path.pdfs for path in paths]
+        usable = [i for i, pdfs in enumerate(labels) if pdfs is not None]
         if not usable:
             raise ValueError("no training utterance has as many frames as its transcript has states; look at the audio "
                              "and the transcripts")
-        x = torch.cat([features[i] for i in usable])
-        pdfs = torch.from_numpy(np.concatenate([state_paths[i].pdfs for i in usable]))
         if iteration in config.realign_iterations:
             transitions = transitions.reestimated(
-                sum(transition_counts(graphs[i], state_paths[i].states, transitions.num_pdfs) for i in usable))
-            graphs = make_graphs(transitions)
+                sum(transition_counts(graphs[i], paths[i].states, transitions.num_pdfs) for i in usable))
+        x = torch.cat([features[i] for i in usable])
+        pdfs = torch.from_numpy(np.concatenate([labels[i] for i in usable]))
+        if iteration in config.mllt_iterations:
+            turn = mllt_transform(gmm, x, pdfs)
+            transform, features, x = turn @ transform, [frames @ turn.T for frames in features], x @ turn.T
+            gmm.means = gmm.means @ turn.T
         gmm, log_likelihood = reestimate(gmm, x, pdfs, config.variance_floor)
         grown = min(iteration / config.last_split_iteration, 1.0)
         target = round(transitions.num_pdfs + grown * (config.num_gaussians - transitions.num_pdfs))
@@ -198,15 +251,26 @@ def train_monophone(
             gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
         report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
                f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
-    return gmm, transitions, align(gmm, graphs, features, jobs)
+    paths = align(gmm, [graph.reweighted(transitions) for graph in graphs], features, jobs)
+    return gmm, transitions, paths, transform
 
 
-def save_gmm(directory: Path, gmm: DiagonalGmm, num_cepstra: int) -> None:
-    """Writes the mixtures and the number of cepstra of their features to `directory/gmm.safetensors`."""
-    write_tensors(directory / "gmm.safetensors", vars(gmm), {"num_cepstra": str(num_cepstra)})
+def save_gmm(directory: Path, gmm: DiagonalGmm, features: GmmFeatures, tree: DecisionTree) -> None:
+    """Writes the mixtures, what they see and their tree's fingerprint to `directory/gmm.safetensors`."""
+    transform = {} if features.transform is None else {"transform": torch.from_numpy(features.transform)}
+    write_tensors(directory / "gmm.safetensors", vars(gmm) | transform,
+                  {"num_cepstra": str(features.num_cepstra), "tree": tree.fingerprint})
 
 
-def load_gmm(directory: Path) -> tuple[DiagonalGmm, int]:
-    """The mixtures that `save_gmm` wrote and the number of cepstra of their features."""
+def load_gmm(directory: Path) -> tuple[DiagonalGmm, GmmFeatures]:
+    """The mixtures that `save_gmm` wrote and what they see.
+
+    Raises ValueError if the folder's tree.json is not the tree of their states.
+    """
     with safe_open(directory / "gmm.safetensors", framework="pt") as file:
-        return DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm))), int(file.metadata()["num_cepstra"])
+        if file.metadata()["tree"] != read_tree(directory / "tree.json").fingerprint:
+            raise ValueError(f"{directory}: gmm.safetensors was trained with another tree than tree.json; run the "
+                             "stage that writes them again")
+        transform = file.get_tensor("transform").numpy() if "transform" in file.keys() else None  # noqa: SIM118
+        return (DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm))),
+                GmmFeatures(int(file.metadata()["num_cepstra"]), transform))

@@ -56,6 +56,23 @@ def position_dependent(lexicon: Lexicon) -> Lexicon:
     return make_lexicon((word, mark(phones)) for word, several in lexicon.pronunciations.items() for phones in several)
 
 
+def phone_variants(phones: Iterable[str], positions: bool) -> list[list[str]]:
+    """Groups of phones that are one in different positions (`position_dependent`); without `positions`, one each."""
+    groups: dict[str, list[str]] = {}
+    for phone in phones:
+        groups.setdefault(phone.rsplit("_", 1)[0] if positions else phone, []).append(phone)
+    return list(groups.values())
+
+
+def position_classes(phones: Iterable[str]) -> list[frozenset[str]]:
+    """The phones of each position that `position_dependent` made: begin, end, inside, alone."""
+    classes: dict[str, set[str]] = {}
+    for phone in phones:
+        if phone != SILENCE_PHONE:
+            classes.setdefault(phone.rsplit("_", 1)[1], set()).add(phone)
+    return [frozenset(classes[position]) for position in sorted(classes)]
+
+
 def read_fields(path: Path) -> Iterator[tuple[str, list[str]]]:
     """("file:line", fields) of each line that is not blank; a file whose name ends in .gz is unpacked.
 

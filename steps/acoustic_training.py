@@ -10,7 +10,6 @@ from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
 from decant.fbank import read_fbank_config
 from decant.files import atomic_path
 from decant.frame_store import FrameStore, read_frame_store
-from decant.hmm import read_transitions
 from decant.losses import hard_label_loss
 from decant.training import BatchLoss, TrainingConfig, train
 from steps.common import Stage, logger
@@ -28,10 +27,11 @@ def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: 
     torch.set_num_threads(config.threads)
     [sizes] = stage.config(acoustic_model=AcousticModelConfig)
     features = read_fbank_config(stage.exp / "fbank" / "train")
-    num_pdfs = read_transitions(stage.exp / "monophone" / "transitions.json").num_pdfs
+    states = json.loads((stage.exp / "alignment" / "states.json").read_text())
     dev = read_frame_store(stage.exp / "alignment" / "dev").to(stage.device)
-    model = AcousticModel(sizes, features.num_bins, num_pdfs).initialize(seed).to(stage.device)
-    model.log_priors.copy_(log_priors(store.pdfs, num_pdfs))
+    model = AcousticModel(sizes, features.num_bins, states["num_pdfs"], states["tree"]).initialize(seed)
+    model = model.to(stage.device)
+    model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
     directory.mkdir(parents=True, exist_ok=True)
     history = train(model, store, dev, batch_loss, config, seed, directory, directory.name.removesuffix(".partial"))
     with atomic_path(directory / "history.json") as path:

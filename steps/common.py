@@ -1,6 +1,7 @@
 """What the steps' programs share: their arguments, their log, and errors in one line."""
 
 import argparse
+import json
 import logging
 import sys
 import tomllib
@@ -39,6 +40,12 @@ class Stage:
         settings = tomllib.loads((self.out / "stage.toml").read_text(encoding="utf-8"))
         return [table(**{field: tuple(value) if isinstance(value, list) else value
                          for field, value in settings[name].items()}) for name, table in tables.items()]
+
+
+def hmm_folders(exp: Path) -> list[Path]:
+    """The Gaussian-mixture systems, in the order they were trained; the networks predict the states of the last."""
+    tied = json.loads((exp / "tied" / "models.json").read_text())
+    return [exp / "monophone", *(exp / "tied" / name for name in tied)]
 
 
 def as_tensors(features: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:

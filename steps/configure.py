@@ -18,17 +18,19 @@ from decant.config import config_parser, read_tables, write_tables
 from decant.data_dir import UtterancesConfig
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
-from decant.gmm import MonophoneConfig
+from decant.gmm import MonophoneConfig, TriphoneConfig
 from decant.hmm import HmmConfig
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
+from decant.state_tying import StateTyingConfig
 from decant.training import TrainingConfig
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
-    "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "acoustic_model": AcousticModelConfig,
+    "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "state_tying": StateTyingConfig,
+    "triphone": TriphoneConfig, "acoustic_model": AcousticModelConfig,
     "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
     "distillation": DistillationConfig,
     "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,

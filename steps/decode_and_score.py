@@ -19,6 +19,7 @@ from decant.archive import read_int_vectors, write_matrices
 from decant.beam_search import SearchConfig, Setting, decode_grid
 from decant.cepstra import gmm_features
 from decant.data_dir import read_data_dir
+from decant.decoding_graph import check_same_tree
 from decant.ensemble import EnsembleConfig, log_posteriors
 from decant.fbank import check_same_features, load_features, read_fbank_config
 from decant.files import atomic_path
@@ -29,7 +30,7 @@ from decant.results import ResultRow, write_results
 from decant.scoring import ScoringConfig, Sentences, choose_setting, wer_interval, word_errors, write_alignments
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from steps.acoustic_training import member_folders
-from steps.common import Stage, logger, run_step
+from steps.common import Stage, hmm_folders, logger, run_step
 from steps.train_students import student_name
 
 BATCH = 4096
@@ -37,14 +38,19 @@ BATCH = 4096
 
 @dataclass(frozen=True)
 class System:
-    """One run of one system. folders: its models (several: averaged), in the experiment folder. chosen: dev chose this
-    variant, so that it is decoded on test."""
+    """One run of one system. folders: its models (several: averaged), in the experiment folder. states: the system of
+    Gaussian mixtures whose states they predict. chosen: dev chose this variant, so that it is decoded on test."""
 
     name: str
     folders: tuple[Path, ...]
+    states: Path
     variant: str = ""
     seed: int | None = None
     chosen: bool = True
+
+    @property
+    def is_gmm(self) -> bool:
+        return self.folders == (self.states,)
 
     @property
     def label(self) -> str:
@@ -55,35 +61,41 @@ class System:
 def systems(stage: Stage) -> list[System]:
     ensemble, teaching, config = stage.config(ensemble=EnsembleConfig, soft_targets=SoftTargetsConfig,
                                               distillation=DistillationConfig)
-    members = member_folders(stage.exp, ensemble.num_members)
+    members, mixtures = member_folders(stage.exp, ensemble.num_members), hmm_folders(stage.exp)
+    states = mixtures[-1]
     chosen = json.loads((stage.exp / "students" / "chosen.json").read_text())["temperature"]
     runs = [(t, 1) for t in teaching.temperatures] + [(chosen, seed) for seed in range(2, config.num_seeds + 1)]
     return [
-        System("monophone", (stage.exp / "monophone",)),
-        *(System("baseline", (folder,), seed=number) for number, folder in enumerate(members, start=1)),
-        System("ensemble", tuple(members)),
-        *(System("student", (stage.exp / "students" / student_name(t, seed),), f"temperature {t:g}", seed, t == chosen)
-          for t, seed in runs),
+        *(System(folder.name, (folder,), folder) for folder in mixtures),
+        *(System("baseline", (folder,), states, seed=number) for number, folder in enumerate(members, start=1)),
+        System("ensemble", tuple(members), states),
+        *(System("student", (stage.exp / "students" / student_name(t, seed),), states, f"temperature {t:g}", seed,
+                 t == chosen) for t, seed in runs),
     ]
 
 
 def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(utterance, log p(x, pdf-id) [T, S], log-priors [S]) of the Gaussian mixtures."""
-    gmm, num_cepstra = load_gmm(folder)
-    priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(gmm.log_weights))
-    for utterance, features in gmm_features(stage.exp / "fbank" / split, num_cepstra):
+    """(utterance, log p(x, pdf-id) [T, S], log-priors [S]) of the Gaussian mixtures; priors 0 where the alignment is
+    of other states."""
+    gmm, seen = load_gmm(folder)
+    priors = torch.zeros(len(gmm.log_weights))
+    if folder == hmm_folders(stage.exp)[-1]:
+        priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(priors))
+    for utterance, features in gmm_features(stage.exp / "fbank" / split, seen):
         yield utterance, gmm.log_likelihoods(torch.from_numpy(features)) + priors, priors
 
 
-def network_posteriors(stage: Stage, folders: Sequence[Path],
+def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
                        split: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    """(utterance, log p(pdf-id | x) [T, S], log-priors [S]) of the network, or of the mean of several."""
+    """(utterance, log p(pdf-id | x) [T, S], log-priors [S]) of the network, or of the mean of several, to be searched
+    with that graph."""
     features_dir = stage.exp / "fbank" / split
     members = []
     for folder in folders:
         model, features = load_model(folder)
         check_same_features(features, read_fbank_config(features_dir), f"{features_dir}, for the model in {folder}")
         members.append(model.to(stage.device))
+    check_same_tree(graph_dir, members[0].tree, folders[0])
     store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in load_features(features_dir)).to(stage.device)
     for utterance, rows in store.utterance_slices():
         index = torch.arange(rows.start, rows.stop, device=stage.device)
@@ -98,8 +110,8 @@ def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) ->
     right = []
 
     def likelihoods() -> Iterator[tuple[str, np.ndarray]]:
-        posteriors = (gmm_posteriors(stage, system.folders[0], split) if system.name == "monophone" else
-                      network_posteriors(stage, system.folders, split))
+        posteriors = (gmm_posteriors(stage, system.states, split) if system.is_gmm else
+                      network_posteriors(stage, system.folders, stage.exp / "graph" / system.states.name, split))
         for utterance, scores, priors in posteriors:
             if utterance in labels:
                 right.append(scores.argmax(dim=1).numpy() == labels[utterance])
@@ -117,7 +129,8 @@ def decode(stage: Stage, system: System, split: str,
     weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
     with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
         right = write_likelihoods(stage, system, split, Path(scratch, split))
-        grid = decode_grid(Path(scratch, f"{split}.scp"), stage.exp / "graph", weights, penalties, search, jobs=1)
+        graph_dir = stage.exp / "graph" / system.states.name
+        grid = decode_grid(Path(scratch, f"{split}.scp"), graph_dir, weights, penalties, search, jobs=1)
     # An utterance too short for a frame is recognised as nothing: its words count as deleted.
     return refs, {setting: dict.fromkeys(refs, ()) | grid[setting].words for setting in settings}, right
 
@@ -161,21 +174,23 @@ def score(stage: Stage, system: System, setting: Setting) -> None:
     rows_file = stage.out / "rows" / f"{system.label}.json"
     if rows_file.exists():
         return
-    rows = []
+    rows, first = [], system.folders[0].relative_to(stage.exp)
     for split in ("dev", "test") if system.chosen else ("dev",):
         refs, grid, right = decode(stage, system, split, [setting])
         write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, grid[setting])
         errors, (low, high) = word_errors(refs, grid[setting]), wer_interval(refs, grid[setting])
+        aligned = system.states == hmm_folders(stage.exp)[-1]  # other states have no frame accuracy
         rows.append(ResultRow(
-            system.name, split, system.chosen, system.variant, system.seed, len(right), float(right.mean()),
+            system.name, split, system.chosen, system.variant, system.seed, len(right) if aligned else None,
+            float(right.mean()) if aligned else None,
             errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *setting,
-            f"{system.folders[0].relative_to(stage.exp)}/{'stage' if system.name == 'monophone' else 'config'}.toml"))
+            f"{first.parts[0]}/stage.toml" if system.is_gmm else f"{first}/config.toml"))
     with atomic_path(rows_file) as path:
         path.write_text(json.dumps([asdict(row) for row in rows]))
 
 
 def parameters(system: System) -> int:
-    if system.name == "monophone":
+    if system.is_gmm:
         gmm, _ = load_gmm(system.folders[0])
         return int(gmm.num_gaussians.sum()) * (1 + 2 * gmm.means.shape[2])
     return sum(num_parameters(load_model(folder)[0]) for folder in system.folders)
@@ -183,8 +198,8 @@ def parameters(system: System) -> int:
 
 def training_seconds(system: System) -> float:
     """Wall clock of the training, of all models of an ensemble together."""
-    if system.name == "monophone":
-        return json.loads((system.folders[0] / "stage.json").read_text())["seconds"]
+    if system.is_gmm:
+        return json.loads((system.folders[0] / "training.json").read_text())["seconds"]
     histories = [json.loads((folder / "history.json").read_text()) for folder in system.folders]
     return round(sum(epoch["seconds"] for history in histories for epoch in history), 1)
 

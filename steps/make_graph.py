@@ -1,15 +1,15 @@
-"""Stage 6: the decoding graph of lexicon, language model and HMM."""
+"""Stage 6: the decoding graph of lexicon, language model and HMM, for each system of Gaussian mixtures."""
 
 from decant.decoding_graph import build_graph
 from decant.hmm import read_transitions
 from decant.lexicon import read_lexicon
-from steps.common import Stage, run_step
+from steps.common import Stage, hmm_folders, run_step
 
 
 def main(stage: Stage) -> None:
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
-    transitions = read_transitions(stage.exp / "monophone" / "transitions.json")
-    build_graph(lexicon, stage.exp / "lang" / "lm.arpa", transitions, stage.out)
+    for folder in hmm_folders(stage.exp):
+        build_graph(lexicon, stage.exp / "lang" / "lm.arpa", read_transitions(folder), stage.out / folder.name)
 
 
 if __name__ == "__main__":

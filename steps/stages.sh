@@ -14,28 +14,31 @@ stage 2 fbank --reads data --config fbank utterances -- steps/compute_fbank.py
 # Monophone HMM with Gaussian mixtures, from a flat start: model.safetensors, transitions.json
 stage 3 monophone --reads data lang fbank --config hmm monophone -- steps/train_monophone.py
 
-# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
-stage 5 alignment --reads data lang fbank monophone --config utterances -- steps/align.py
+# Tied triphone states: models.json names its systems (none without state_tying.num_leaves), a folder each
+stage 4 tied --reads data lang fbank monophone --config lexicon state_tying triphone -- steps/train_triphone.py
 
-# Decoding graph: HCLG.fst, words.txt
-stage 6 graph --reads lang monophone -- steps/make_graph.py
+# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
+stage 5 alignment --reads data lang fbank monophone tied --config utterances -- steps/align.py
+
+# Decoding graphs, one for each system of Gaussian mixtures: HCLG.fst, words.txt
+stage 6 graph --reads lang monophone tied -- steps/make_graph.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
-stage 7 baseline --reads fbank monophone alignment --config acoustic_model training -- steps/train_baseline.py
+stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
 
 # The other members, which differ in their seed alone: member_02 ... member_10
-stage 8 ensemble --reads fbank monophone alignment --config acoustic_model training ensemble -- steps/train_ensemble.py
+stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble -- steps/train_ensemble.py
 
 # The ensemble's softened predictions on the training frames, a file a temperature
 stage 9 soft_targets --reads alignment baseline ensemble --config ensemble soft_targets -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
-stage 10 students --reads fbank monophone alignment soft_targets \
+stage 10 students --reads fbank alignment soft_targets \
   --config acoustic_model soft_targets distillation student_training \
   -- steps/train_students.py
 
 # Every system on dev and test: decoded with what dev chose; results.json
-stage 13 score --reads data lang fbank monophone alignment graph baseline ensemble students --config search scoring \
+stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students --config search scoring \
   -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md

@@ -1,30 +1,29 @@
 """Stage 3: a monophone HMM with Gaussian mixtures, trained from a flat start."""
 
-from decant.cepstra import gmm_features
+import time
+
+from decant.cepstra import GmmFeatures, gmm_features
 from decant.data_dir import read_data_dir
-from decant.gmm import MonophoneConfig, save_gmm, train_monophone
-from decant.hmm import HmmConfig, TransitionModel, state_graph, write_transitions
+from decant.gmm import MonophoneConfig, flat_start, train_gmm
+from decant.hmm import HmmConfig, TransitionModel, state_graph
 from decant.lexicon import read_lexicon
+from decant.state_tying import monophone_tree
 from steps.common import Stage, as_tensors, logger, run_step
+from steps.hmm_training import save_hmm
 
 
 def main(stage: Stage) -> None:
+    started = time.monotonic()
     hmm_config, config = stage.config(hmm=HmmConfig, monophone=MonophoneConfig)
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
     words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / "train")}
-    features = as_tensors(gmm_features(stage.exp / "fbank" / "train", config.num_cepstra))
-
-    def make_graphs(transitions: TransitionModel):
-        return [state_graph(words[utterance], lexicon, transitions) for utterance in features]
-
-    gmm, transitions, paths = train_monophone(list(features.values()), make_graphs,
-                                              TransitionModel(lexicon.phones, hmm_config), config, stage.jobs,
-                                              logger.info)
-    save_gmm(stage.out, gmm, config.num_cepstra)
-    write_transitions(stage.out / "transitions.json", transitions)
-    lost = sum(path is None for path in paths)
-    logger.info("%d pdf-ids, %d Gaussians; %d of %d utterances could not be aligned", transitions.num_pdfs,
-                int(gmm.num_gaussians.sum()), lost, len(paths))
+    seen = GmmFeatures(config.num_cepstra)
+    features = as_tensors(gmm_features(stage.exp / "fbank" / "train", seen))
+    transitions = TransitionModel(monophone_tree(lexicon.phones), hmm_config)
+    graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
+    labels = flat_start(graphs, list(features.values()))
+    *trained, _ = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info)
+    save_hmm(stage.out, *trained, seen, started)
 
 
 if __name__ == "__main__":

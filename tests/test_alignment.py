@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from decant.alignment import batches, equal_alignment, transition_counts, viterbi
-from decant.hmm import HmmConfig, TransitionModel, state_graph
+from decant.hmm import EXIT, HmmConfig, TransitionModel, state_graph
 from decant.lexicon import make_lexicon
+from decant.state_tying import monophone_tree
 
 LEXICON = make_lexicon([("A", ("x",)), ("B", ("x", "y")), ("B", ("z",))])
-MODEL = TransitionModel(LEXICON.phones, HmmConfig(self_loop_scale=1.0))
-X, Y, Z = (MODEL.first_pdf[MODEL.index[phone]] for phone in "xyz")
+MODEL = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig(self_loop_scale=1.0))
+X, Y, Z = (MODEL.pdfs(("SIL", phone, "SIL"))[0] for phone in "xyz")
 
 
 def brute_force(graph, scores: np.ndarray) -> tuple[float, tuple[int, ...]]:
@@ -82,8 +83,8 @@ def test_transitions_are_counted_along_the_path_and_a_repeated_phone_is_left_fir
     second = graph.pdfs.tolist().index(X, first + 1)
     states = np.array([first, first, first + 1, first + 2, second, second + 1, second + 2])
     counts = transition_counts(graph, states, MODEL.num_pdfs)
-    assert counts[X, X] == 1 and counts[X, X + 1] == 2 and counts[X + 1, X + 2] == 2
-    assert counts[X + 2, -1] == 2  # both instances were left
+    assert counts[X, 0] == 1 and counts[X, 1] == 2 and counts[X + 1, 2] == 2
+    assert counts[X + 2, EXIT] == 2  # both instances were left
     assert counts.sum() == 7
 
 

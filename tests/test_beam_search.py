@@ -11,9 +11,10 @@ from decant.decoding_graph import build_graph
 from decant.fst_arrays import read_arrays
 from decant.hmm import HmmConfig, TransitionModel
 from decant.lexicon import make_lexicon
+from decant.state_tying import monophone_tree
 
 LEXICON = make_lexicon([("no", ("N", "O")), ("on", ("O", "N")), ("oh", ("O",))])
-TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig())
+TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig())
 ARPA = f"""\\data\\
 ngram 1=5
 
@@ -39,7 +40,7 @@ def graph_dir(tmp_path_factory):
 
 def spoken(*phones, height=20.0):
     """Log-likelihoods [T, S] of phones, two frames a state: `height` for the right pdf-id, else 0."""
-    pdfs = np.repeat([pdf for phone in phones for pdf in TRANSITIONS.pdfs(phone)], 2)
+    pdfs = np.repeat([pdf for phone in phones for pdf in TRANSITIONS.pdfs(("SIL", phone, "SIL"))], 2)
     log_likelihoods = np.zeros((len(pdfs), TRANSITIONS.num_pdfs), np.float32)
     log_likelihoods[np.arange(len(pdfs)), pdfs] = height
     return log_likelihoods

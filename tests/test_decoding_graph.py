@@ -10,16 +10,20 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.decoding_graph import add_hmm_self_loops, build_graph
+from decant.decoding_graph import add_hmm_self_loops, build_graph, check_same_tree
 from decant.fst_arrays import ARC, from_arcs, read_arrays
 from decant.hmm import HmmConfig, TransitionModel
 from decant.lexicon import make_lexicon
+from decant.state_tying import DecisionTree, Split, monophone_tree
 
 SILENCE_PROB = 0.3
 LEXICON = make_lexicon([("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))])  # c sounds like a
-TRANSITIONS = TransitionModel(LEXICON.phones, HmmConfig(SILENCE_PROB, self_loop_scale=0.7))
-PHONE_ARCS = {phone: TRANSITIONS.phone_arcs(phone) for phone in LEXICON.phones}
-SELF_LOOPS = TRANSITIONS.self_loop_log_prob
+TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig(SILENCE_PROB, self_loop_scale=0.7))
+TREE = TRANSITIONS.tree
+# The first state of X asks for its left neighbour, the last of Y for its right.
+TIED = TransitionModel(DecisionTree(TREE.phones, {
+    **TREE.roots, ("X", 0): Split(0, frozenset("X"), yes=11, no=5),
+    ("Y", 2): Split(2, frozenset(["SIL", "Y"]), yes=10, no=12)}), TRANSITIONS.config)
 WORD_PROBS = {"a": 0.5, "b": 0.2, "c": 0.1}
 END_PROB = 0.2
 ROUNDING = 0.01  # minimising rounds the cost of each arc to 1/1024
@@ -36,10 +40,10 @@ UNIGRAM = arpa(["-99 <s>", f"{math.log10(END_PROB)} </s>",
                 *(f"{math.log10(prob)} {word}" for word, prob in WORD_PROBS.items())])
 
 
-def build(directory, language_model=UNIGRAM, lexicon=LEXICON):
+def build(directory, language_model=UNIGRAM, lexicon=LEXICON, transitions=TRANSITIONS):
     (directory / "lm.arpa").write_text(language_model)
     graph_dir = directory / "graph"
-    facts = build_graph(lexicon, directory / "lm.arpa", TRANSITIONS, graph_dir)
+    facts = build_graph(lexicon, directory / "lm.arpa", transitions, graph_dir)
     return graph_dir, facts
 
 
@@ -56,18 +60,23 @@ def sentence_cost(graph_dir, sentence):
     return weight.value
 
 
-def viterbi(phones, log_likelihoods):
+def contexts(phones):
+    return zip(["SIL", *phones[:-1]], phones, [*phones[1:], "SIL"], strict=True)
+
+
+def viterbi(phones, log_likelihoods, transitions):
     """Cost of the best path of frames through a row of phones."""
+    phone_arcs = [transitions.phone_arcs(context) for context in contexts(phones)]
+    self_loops = transitions.self_loop_log_prob
     alphas, entering = {}, 0.0  # log-probability of each state of the row; that of entering the next phone
     for t, frame in enumerate(log_likelihoods):
         new = {}
         entering = 0.0 if t == 0 else -math.inf
-        for i, phone in enumerate(phones):
-            arcs = PHONE_ARCS[phone]
+        for i, arcs in enumerate(phone_arcs):
             exit_state = max(target for _, target, _, _ in arcs)
             for state in range(1, exit_state):
                 pdf = next(pdf for _, target, pdf, _ in arcs if target == state)
-                ways = [alphas.get((i, state), -math.inf) + SELF_LOOPS[pdf]]
+                ways = [alphas.get((i, state), -math.inf) + self_loops[pdf]]
                 ways += [(entering if source == 0 else alphas.get((i, source), -math.inf)) + log_prob
                          for source, target, _, log_prob in arcs if target == state]
                 new[i, state] = max(ways) + frame[pdf]
@@ -78,7 +87,7 @@ def viterbi(phones, log_likelihoods):
                 for source, target, _, log_prob in arcs if target == exit_state)
 
 
-def best_sentence(log_likelihoods):
+def best_sentence(log_likelihoods, transitions):
     """(cost, words) of the best sentence, by trying them all."""
     tried = []
     pronounced = [(word, phones) for word in WORD_PROBS for phones in LEXICON.pronunciations[word]]
@@ -93,21 +102,22 @@ def best_sentence(log_likelihoods):
                     continue
                 cost = -math.log(END_PROB) - sum(math.log(WORD_PROBS[word]) for word, _ in entries)
                 cost -= sum(math.log(SILENCE_PROB if silence else 1 - SILENCE_PROB) for silence in silences)
-                tried.append((cost + viterbi(phones, log_likelihoods), [word for word, _ in entries]))
+                tried.append((cost + viterbi(phones, log_likelihoods, transitions), [word for word, _ in entries]))
     return min(tried)
 
 
-def test_the_best_path_costs_the_sum_of_its_parts(tmp_path):
-    graph_dir, _ = build(tmp_path)
+@pytest.mark.parametrize("transitions", [TRANSITIONS, TIED], ids=["monophones", "tied triphones"])
+def test_the_best_path_costs_the_sum_of_its_parts(tmp_path, transitions):
+    graph_dir, _ = build(tmp_path, transitions=transitions)
     fst = kaldifst.StdConstFst.read(str(graph_dir / "HCLG.fst"))
     symbols = [line.split()[0] for line in (graph_dir / "words.txt").read_text().splitlines()]
     rng = np.random.default_rng(0)
     heard = set()
     for phones in (["Y"], ["X"], ["Y", "X"], ["X", "X", "X"], ["SIL", "X"], ["Y", "SIL"]):
-        log_likelihoods = rng.normal(0, 2, (9, TRANSITIONS.num_pdfs)).astype(np.float32)
-        pdfs = [pdf for phone in phones for pdf in TRANSITIONS.pdfs(phone)]
+        log_likelihoods = rng.normal(0, 2, (9, transitions.num_pdfs)).astype(np.float32)
+        pdfs = [pdf for context in contexts(phones) for pdf in transitions.pdfs(context)]
         log_likelihoods[np.arange(9), [pdfs[t * len(pdfs) // 9] for t in range(9)]] += 4.0
-        cost, words = best_sentence(log_likelihoods)
+        cost, words = best_sentence(log_likelihoods, transitions)
         decoder = kaldi_decoder.FasterDecoder(fst, kaldi_decoder.FasterDecoderOptions(beam=1e6))
         decoder.decode(kaldi_decoder.DecodableCtc(log_likelihoods))
         _, path = decoder.get_best_path()
@@ -157,7 +167,7 @@ def test_every_state_that_a_pdf_enters_repeats_that_pdf_and_no_other(tmp_path):
     for arc in fst.arcs[~loop]:
         target, label = int(arc["target"]), int(arc["input"])
         if label:
-            assert loops[target] == (label, pytest.approx(-SELF_LOOPS[label - 1], abs=1e-6))
+            assert loops[target] == (label, pytest.approx(-TRANSITIONS.self_loop_log_prob[label - 1], abs=1e-6))
         else:
             assert target not in loops
     assert np.all(fst.arcs["output"][loop] == 0)
@@ -216,3 +226,10 @@ def test_an_empty_language_model_is_refused_by_name(tmp_path):
 def test_a_phone_without_an_hmm_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match="phones of the lexicon without an HMM: Z;"):
         build(tmp_path, lexicon=make_lexicon([("a", ("X", "Z"))]))
+
+
+def test_a_graph_of_another_tree_is_refused(tmp_path):
+    graph_dir, _ = build(tmp_path, transitions=TIED)
+    check_same_tree(graph_dir, TIED.tree.fingerprint, tmp_path / "model")
+    with pytest.raises(ValueError, match="built with another decision tree than the states of .*model"):
+        check_same_tree(graph_dir, TREE.fingerprint, tmp_path / "model")

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from decant.cepstra import GmmFeatures
 from decant.gmm import (
     DiagonalGmm,
     MonophoneConfig,
+    flat_start,
     load_gmm,
     reestimate,
     save_gmm,
     shares,
     split,
-    train_monophone,
+    train_gmm,
 )
 from decant.hmm import HmmConfig, TransitionModel, state_graph
 from decant.lexicon import make_lexicon
+from decant.state_tying import monophone_tree, write_tree
 
 
 def mixture() -> DiagonalGmm:
@@ -71,10 +74,21 @@ def test_states_share_gaussians_by_occupancy_and_none_is_fed_by_fewer_than_twent
 
 
 def test_a_gmm_survives_a_file(tmp_path):
-    save_gmm(tmp_path, mixture(), 13)
-    gmm, num_cepstra = load_gmm(tmp_path)
-    assert num_cepstra == 13
+    write_tree(tmp_path / "tree.json", monophone_tree(("SIL",)))
+    transform = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for wanted in (GmmFeatures(13), GmmFeatures(1, transform)):
+        save_gmm(tmp_path, mixture(), wanted, monophone_tree(("SIL",)))
+        gmm, features = load_gmm(tmp_path)
+        assert features.num_cepstra == wanted.num_cepstra and np.array_equal(features.transform, wanted.transform)
+    assert features.context == 1
     assert all(torch.equal(a, b) for a, b in zip(vars(gmm).values(), vars(mixture()).values(), strict=True))
+
+
+def test_a_tree_of_another_phone_set_is_refused(tmp_path):
+    write_tree(tmp_path / "tree.json", monophone_tree(("SIL", "x")))
+    save_gmm(tmp_path, mixture(), GmmFeatures(13), monophone_tree(("SIL",)))
+    with pytest.raises(ValueError, match="trained with another tree than tree.json"):
+        load_gmm(tmp_path)
 
 
 def test_a_flat_start_finds_the_phones_borders():
@@ -91,11 +105,34 @@ def test_a_flat_start_finds_the_phones_borders():
         features.append(torch.from_numpy(levels[:, None] + generator.normal(size=(len(levels), 4))).float())
         transcripts.append(words)
     config = MonophoneConfig(num_iterations=12, last_split_iteration=6, num_gaussians=30)
-    gmm, transitions, paths = train_monophone(
-        features, lambda model: [state_graph(words, lexicon, model) for words in transcripts],
-        TransitionModel(lexicon.phones, HmmConfig()), config, report=lambda line: None)
-    names = transitions.pdf_names()
-    right = [names[pdf].split(".")[0] == phone
+    model = TransitionModel(monophone_tree(lexicon.phones), HmmConfig())
+    graphs = [state_graph(words, lexicon, model) for words in transcripts]
+    gmm, transitions, paths, _ = train_gmm(features, graphs, model, flat_start(graphs, features), config,
+                                        report=lambda line: None)
+    phone_of = {pdf: phone for phone in lexicon.phones for pdf in transitions.pdfs(("SIL", phone, "SIL"))}
+    right = [phone_of[pdf] == phone
              for path, phones in zip(paths, truth, strict=True) for pdf, phone in zip(path.pdfs, phones, strict=True)]
     assert np.mean(right) > 0.97
     assert int(gmm.num_gaussians.sum()) == 30
+
+
+def test_mllt_turns_the_features_with_the_means():
+    """Two states whose frames have one full covariance: the rounds of MLLT raise the likelihood as the transform's
+    volume counts it, and the last round's paths are those of the features as given."""
+    generator = torch.Generator().manual_seed(0)
+    lexicon = make_lexicon([("A", ("x",))])
+    model = TransitionModel(monophone_tree(lexicon.phones), HmmConfig())
+    graphs, features = [state_graph(["A"], lexicon, model)] * 20, []
+    for _ in graphs:
+        noise = torch.randn(60, 2, generator=generator) @ torch.tensor([[1.0, 0.9], [0.0, 0.3]])
+        features.append(noise + torch.tensor([[0.0, 0.0]] * 20 + [[6.0, -6.0]] * 20 + [[0.0, 0.0]] * 20))
+    found = {}
+    for rounds in ((), (2, 4)):
+        said = []
+        config = MonophoneConfig(num_iterations=6, realign_iterations=(1, 5), last_split_iteration=1, num_gaussians=1,
+                                 mllt_iterations=rounds)
+        *_, transform = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=said.append)
+        last = float(said[-1].split("frame ")[1].split(",")[0])
+        found[rounds] = last + float(torch.linalg.slogdet(transform)[1])
+    assert found[2, 4] > found[()] + 0.3
+    assert not torch.equal(transform, torch.eye(2))

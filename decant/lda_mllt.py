@@ -1,0 +1,76 @@
+"""Linear transforms of spliced cepstra that suit Gaussians with diagonal covariances: LDA, then MLLT.
+
+Linear discriminant analysis keeps the directions in which states differ; the maximum likelihood linear transform (Gales
+1999, semi-tied covariances) turns them so that they are least correlated inside the Gaussians (Kaldi's
+train_lda_mllt.sh).
+
+The letters: T frames, C features of a frame, D features kept, S classes (pdf-ids), M Gaussians of a state.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def splice(features: np.ndarray, context: int) -> np.ndarray:
+    """Each frame with its neighbours, `context` on each side, the ends repeated: [T, (2 context + 1) C]."""
+    padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
+    return np.concatenate([padded[i:i + len(features)] for i in range(2 * context + 1)], axis=1)
+
+
+def lda(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> np.ndarray:
+    """The `dim` directions that separate the classes best: float64 [D, C], the mean covariance inside a class becomes
+    the identity. From (features [T, C], classes int64 [T]) of all utterances.
+
+    Raises ValueError if there are fewer features, or not more classes, than directions asked for.
+    """
+    counts, sums, second = np.zeros(0), None, None
+    for features, classes in utterances:
+        x = features.astype(np.float64)
+        if sums is None:
+            sums, second = np.zeros((0, x.shape[1])), np.zeros((x.shape[1],) * 2)
+        if (missing := classes.max() + 1 - len(counts)) > 0:
+            counts, sums = np.pad(counts, (0, missing)), np.pad(sums, ((0, missing), (0, 0)))
+        np.add.at(counts, classes, 1)
+        np.add.at(sums, classes, x)
+        second += x.T @ x
+    seen = counts > 0
+    if dim > sums.shape[1] or seen.sum() <= dim:
+        raise ValueError(f"{dim} directions of {sums.shape[1]} features cannot separate {seen.sum()} classes; lower "
+                         "lda_dim")
+    total, mean = counts.sum(), sums.sum(axis=0) / counts.sum()
+    means = sums[seen] / counts[seen, None]
+    between = (means - mean).T * (counts[seen] / total) @ (means - mean)
+    within = second / total - np.outer(mean, mean) - between
+    whiten = np.linalg.inv(np.linalg.cholesky(within))
+    _, directions = np.linalg.eigh(whiten @ between @ whiten.T)
+    return directions[:, ::-1][:, :dim].T @ whiten
+
+
+def mllt_statistics(features: Tensor, posteriors: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """G [D, D, D] of one state: G[i] sums posterior (x - mean)(x - mean)' / variance[i] over its frames and Gaussians.
+
+    features: [T, D]; posteriors: [T, M]; means, variances: [M, D].
+    """
+    deviations = (features.double() - mean for mean in means.double())
+    scatter = torch.stack([(d * weight[:, None]).T @ d
+                           for d, weight in zip(deviations, posteriors.double().T, strict=True)])
+    return torch.einsum("mi,mde->ide", 1 / variances.double(), scatter)
+
+
+def mllt(statistics: Tensor, num_frames: float, num_iterations: int = 100) -> Tensor:
+    """The square transform that maximises the likelihood, float64 [D, D], from `mllt_statistics` of all states: row by
+    row, each from the cofactors of the others (Gales 1999, appendix A)."""
+    inverses = torch.linalg.inv(statistics)
+    transform = torch.eye(len(statistics), dtype=torch.float64)
+    for _ in range(num_iterations):
+        before = transform.clone()
+        for i, inverse in enumerate(inverses):
+            cofactors = torch.linalg.inv(transform)[:, i]
+            row = inverse @ cofactors
+            transform[i] = row * torch.sqrt(num_frames / (cofactors @ row))
+        if (transform - before).abs().max() < 1e-6:
+            break
+    return transform
