@@ -14,11 +14,14 @@ The letters: N states, A arcs.
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import kaldifst
 import numpy as np
 
 from decant.files import atomic_path
+
+if TYPE_CHECKING:  # arrays are read and written where kaldifst is not installed, too (decant.k2_search)
+    import kaldifst
 
 ARC = np.dtype([("input", "<i4"), ("output", "<i4"), ("cost", "<f4"), ("target", "<i4")])
 _STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("input_epsilons", "<u4"),
@@ -82,14 +85,18 @@ def write_arrays(path: Path, fst: FstArrays) -> None:
         fst.arcs.astype(ARC, copy=False).tofile(file)
 
 
-def to_arrays(fst: kaldifst.StdFst, scratch: Path) -> FstArrays:
+def to_arrays(fst: "kaldifst.StdFst", scratch: Path) -> FstArrays:
     """The arrays of a kaldifst transducer, by way of the file `scratch`."""
+    import kaldifst
+
     if not kaldifst.StdConstFst(fst).write(str(scratch)):
         raise OSError(f"{scratch}: cannot be written; is the disk full?")
     return read_arrays(scratch)
 
 
-def to_fst(fst: FstArrays, scratch: Path) -> kaldifst.StdVectorFst:
+def to_fst(fst: FstArrays, scratch: Path) -> "kaldifst.StdVectorFst":
     """A kaldifst transducer that can be changed, by way of the file `scratch`."""
+    import kaldifst
+
     write_arrays(scratch, fst)
     return kaldifst.StdVectorFst(kaldifst.StdConstFst.read(str(scratch)))
