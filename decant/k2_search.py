@@ -207,17 +207,18 @@ def lattices(graph: K2Graph, batch: Batch, lm_weight: float, config: K2SearchCon
 
 
 def unpacked(fsas: k2.Fsa, words: Sequence[tuple[str, ...]]) -> list[Lattice]:
-    """The transducers of a vector, each state's arcs leading to later ones, in numpy."""
-    shape, arcs = fsas.arcs.shape(), fsas.arcs.values()
+    """The transducers of a vector, each state's arcs leading to later ones, in numpy; k2 leaves arcs that lead to no
+    final state in its lattices, and they are left out."""
+    shape, arcs, scores = fsas.arcs.shape(), fsas.arcs.values(), fsas.scores.double()
     first_states = shape.row_splits(1).long()
     fsa_of_arc = shape.row_ids(1)[shape.row_ids(2).long()].long()
     sources, targets = (first_states[fsa_of_arc] + arcs[:, column] for column in (0, 1))
-    through = (fsas.get_forward_scores(True, False)[sources] + fsas.scores.double()
-               + fsas.get_backward_scores(True, False)[targets])
-    slack = (fsas.get_tot_scores(True, False)[fsa_of_arc] - through).clamp(min=0).cpu().numpy()
-    arcs, costs = arcs.cpu().numpy(), -fsas.scores.double().cpu().numpy()
-    spoken = [words[number] for number in fsas.aux_labels.tolist()]
-    first_arcs = shape.row_splits(2)[first_states].tolist()
+    through = fsas.get_forward_scores(True, False)[sources] + scores + fsas.get_backward_scores(True, False)[targets]
+    slack = fsas.get_tot_scores(True, False)[fsa_of_arc] - through
+    kept = torch.isfinite(slack).nonzero()[:, 0]
+    arcs, slack, costs = (x[kept].cpu().numpy() for x in (arcs, slack, -scores))
+    spoken = [words[number] for number in fsas.aux_labels[kept].tolist()]
+    first_arcs = np.searchsorted(kept.cpu().numpy(), shape.row_splits(2)[first_states].cpu().numpy()).tolist()
     return [Lattice(arcs[first:end, 0], arcs[first:end, 1], costs[first:end], spoken[first:end], slack[first:end])
             for first, end in zip(first_arcs[:-1], first_arcs[1:], strict=True)]
 

@@ -111,6 +111,24 @@ def test_the_best_path_and_the_n_best_words_are_those_of_all_paths(write_graph, 
             assert dict(listed) == pytest.approx({words: dict(expected)[words] for words, _ in listed}, abs=1e-4)
 
 
+def test_every_arc_of_a_lattice_lies_on_a_path_that_costs_its_slack_more_than_the_best(write_graph, write_scp):
+    rng = np.random.default_rng(3)  # k2 prunes some frames at a time, which leaves dead ends
+    scp, graph_dir = write_scp(u1=log_likelihoods(rng, 90), u2=log_likelihoods(rng, 70)), write_graph(SPOKEN)
+    for _, hypothesis, lattice in decode(scp, graph_dir, 1.0, K2SearchConfig(beam=20.0, lattice_beam=2.0)):
+        forward, backward = np.full((2, lattice.targets.max() + 1), np.inf)
+        forward[0] = backward[-1] = 0.0
+        arcs = list(zip(lattice.sources, lattice.targets, lattice.costs, strict=True))
+        for source, target, cost in arcs:
+            forward[target] = min(forward[target], forward[source] + cost)
+        for source, target, cost in reversed(arcs):
+            backward[source] = min(backward[source], backward[target] + cost)
+        assert forward[-1] == pytest.approx(hypothesis.cost)
+        through = forward[lattice.sources] + lattice.costs + backward[lattice.targets]
+        assert np.isfinite(through).all()
+        np.testing.assert_allclose(lattice.slack, through - forward[-1], atol=1e-6)
+        assert n_best(lattice, 20)[0][0] == hypothesis.words
+
+
 def test_words_cost_and_times_of_a_case_done_by_hand(write_graph, write_scp):
     scp = write_scp(u=frames(2, 0, 0, 2, 1, 1, 1))
     [(_, hypothesis, _)] = decode(scp, write_graph(SPOKEN), 1.0, EVERYTHING)
