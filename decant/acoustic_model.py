@@ -17,6 +17,8 @@ from decant.fbank import FbankConfig
 from decant.files import atomic_path, write_tensors
 from decant.frame_store import FrameStore
 
+NOT_SIZES = ("num_bins", "num_pdfs", "tree", "features")  # what a model has beyond its config
+
 
 @dataclass(frozen=True)
 class AcousticModelConfig:
@@ -34,12 +36,13 @@ class AcousticModel(nn.Module):
     """Rectified linear units over the window, and a linear layer to the logits of the pdf-ids.
 
     `log_priors` (float32 [S]) are the labels' relative frequencies in training, for scaled likelihoods; `tree` is the
-    fingerprint of the decision tree whose pdf-ids it predicts.
+    fingerprint of the decision tree whose pdf-ids it predicts, `features` what its frames are (FramesConfig).
     """
 
-    def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int, tree: str = ""):
+    def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int, tree: str = "",
+                 features: str = "fbank"):
         super().__init__()
-        self.config, self.num_bins, self.num_pdfs, self.tree = config, num_bins, num_pdfs, tree
+        self.config, self.num_bins, self.num_pdfs, self.tree, self.features = config, num_bins, num_pdfs, tree, features
         window = config.left_context + 1 + config.right_context
         sizes = [window * num_bins] + [config.hidden_units] * config.hidden_layers
         layers: list[nn.Module] = [nn.Flatten()]
@@ -81,7 +84,7 @@ def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
 def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> None:
     """Writes `model.safetensors` (weights and priors) and `config.toml` (sizes and feature settings)."""
     directory.mkdir(parents=True, exist_ok=True)
-    settings = {"acoustic_model": asdict(model.config) | {"num_pdfs": model.num_pdfs, "tree": model.tree},
+    settings = {"acoustic_model": asdict(model.config) | {name: getattr(model, name) for name in NOT_SIZES},
                 "fbank": asdict(features)}
     with atomic_path(directory / "config.toml") as path:
         path.write_text(tomli_w.dumps(settings), encoding="utf-8")
@@ -93,9 +96,9 @@ def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
     if not (directory / "model.safetensors").exists():
         raise FileNotFoundError(f"{directory}: no model.safetensors here; run the stage that trains it")
     settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
-    num_pdfs, tree = (settings["acoustic_model"].pop(name) for name in ("num_pdfs", "tree"))
+    others = [settings["acoustic_model"].pop(name) for name in NOT_SIZES]
     features = FbankConfig(**settings["fbank"])
-    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), features.num_bins, num_pdfs, tree)
+    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), *others)
     try:
         model.load_state_dict(load_file(directory / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:

@@ -1,16 +1,21 @@
 """Forced alignment: the most probable HMM state of every frame, given the transcript; many utterances at once.
 
-The letters: B utterances of a batch, T frames, N graph states, K predecessors, S pdf-ids.
+The letters: B utterances of a batch, T frames, N graph states, K predecessors, S pdf-ids, P of them in a transcript.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from decant.hmm import EXIT, NUM_COLUMNS, StateGraph
+
+LogLikelihoods = Callable[[Tensor, Tensor], Tensor]
+"""(an utterance's features [T, ...], pdf-ids int64 [P]) -> their log-likelihoods, float32 [T, P]."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,33 @@ def batches(lengths: Sequence[int], max_frames: int = 30_000) -> Iterator[list[i
         batch.append(i)
     if batch:
         yield batch
+
+
+def own_scores(graph: StateGraph, features: Tensor, log_likelihoods: LogLikelihoods) -> tuple[StateGraph, Tensor]:
+    """The graph with its own pdf-ids numbered from 0, and their log-likelihoods alone: float32 [T, P]."""
+    pdfs, places = np.unique(graph.pdfs, return_inverse=True)
+    return replace(graph, pdfs=places), log_likelihoods(features, torch.from_numpy(pdfs))
+
+
+def align(graphs: Sequence[StateGraph], features: Sequence[Tensor], log_likelihoods: LogLikelihoods,
+          jobs: int = 1) -> list[BestPath | None]:
+    """The best path of every utterance, `jobs` batches at a time; None where no path reaches the end.
+
+    features: [T, ...] of every utterance, what `log_likelihoods` takes.
+    """
+    paths: list[BestPath | None] = [None] * len(graphs)
+
+    def align_batch(batch: list[int]) -> None:
+        own, scores = zip(*(own_scores(graphs[i], features[i], log_likelihoods) for i in batch), strict=True)
+        width = max(x.shape[1] for x in scores)
+        found = viterbi(own, [pad(x, (0, width - x.shape[1])) for x in scores])
+        for i, path in zip(batch, found, strict=True):
+            paths[i] = path and replace(path, pdfs=graphs[i].pdfs[path.states])
+
+    # Threads of our own, each computing with one: torch's split every small step of the search, and wait at its end.
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(align_batch, batches([len(x) for x in features])))
+    return paths
 
 
 def transition_counts(graph: StateGraph, states: np.ndarray, num_pdfs: int) -> np.ndarray:

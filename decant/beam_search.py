@@ -70,7 +70,7 @@ def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0) -> Graph:
     arcs = arrays.arcs.copy()
     if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):  # the search would not notice
         raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
-                         f"the {len(words)} symbols of words.txt; build the graph again (stage 6)")
+                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
     arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "HCLG.fst")

@@ -4,14 +4,17 @@ The letters: T frames, F filterbank bins, C cepstral coefficients.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from decant.archive import read_matrices
 from decant.fbank import read_speakers
+from decant.fmllr import affine
 from decant.lda_mllt import splice
 
 LIFTER = 22  # Kaldi's and HTK's cepstral lifter
@@ -35,10 +38,12 @@ def differences(features: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class GmmFeatures:
     """What mixtures see: `num_cepstra` cepstra with mean 0 for every speaker, and either their first and second
-    differences, or the frames on both sides through `transform` (float32 [D, (2 context + 1) C]; decant.lda_mllt)."""
+    differences, or the frames on both sides through `transform` (float32 [D, (2 context + 1) C]; decant.lda_mllt), and
+    then, where they are `adapted`, through the speaker's own (decant.fmllr)."""
 
     num_cepstra: int
     transform: np.ndarray | None = None
+    adapted: bool = False
 
     @property
     def context(self) -> int:
@@ -46,14 +51,20 @@ class GmmFeatures:
         return (self.transform.shape[1] // self.num_cepstra - 1) // 2
 
 
-def gmm_features(features_dir: Path, wanted: GmmFeatures) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance-id, float32 [T, 3 C] or [T, D]) of a feature folder, as in Kaldi's GMM recipes."""
+def gmm_features(features_dir: Path, wanted: GmmFeatures,
+                 speakers: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """(utterance-id, float32 [T, 3 C] or [T, D]) of a feature folder, as in Kaldi's GMM recipes.
+
+    speakers: each speaker's transform [D, D + 1]; without them the features are as before the adaptation.
+    """
+    speaker_of = read_speakers(features_dir)
     for utterance, static in speaker_cepstra(features_dir, wanted.num_cepstra):
-        if wanted.transform is not None:
-            yield utterance, splice(static, wanted.context) @ wanted.transform.T
-        else:
+        if wanted.transform is None:
             first = differences(static)
-            yield utterance, np.concatenate([static, first, differences(first)], axis=1)
+            yield utterance, torch.from_numpy(np.concatenate([static, first, differences(first)], axis=1))
+            continue
+        features = torch.from_numpy(splice(static, wanted.context) @ wanted.transform.T)
+        yield utterance, affine(speakers[speaker_of[utterance]], features) if speakers else features
 
 
 def speaker_cepstra(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -104,7 +104,7 @@ def check_same_tree(graph_dir: Path, tree: str, model: Path) -> None:
     """Raises ValueError unless the graph was built with the tree (its fingerprint) of the model's states."""
     if json.loads((graph_dir / "graph.json").read_text())["tree"] != tree:
         raise ValueError(f"{graph_dir}: built with another decision tree than the states of {model}; build the graph "
-                         "of that model's alignment (stage 6)")
+                         "of that model's alignment (stage 5)")
 
 
 def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArrays:

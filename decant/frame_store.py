@@ -18,6 +18,16 @@ from decant.files import atomic_path
 
 
 @dataclass(frozen=True)
+class FramesConfig:
+    # What the networks see: fbank (the paper's); fmllr, the speaker-adapted features of triphone.speaker_adaptation.
+    features: str = "fbank"
+
+    def __post_init__(self) -> None:
+        if self.features not in ("fbank", "fmllr"):
+            raise ValueError(f"features is {self.features!r}; known are fbank and fmllr")
+
+
+@dataclass(frozen=True)
 class FrameStore:
     """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int64 [N]; all on one device."""
 

@@ -6,21 +6,22 @@ re-estimating and splitting until the asked number of Gaussians is reached, shar
 The letters: T frames, D feature dimensions, S pdf-ids, M Gaussians of a pdf-id (padded to the most).
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn.functional import pad
 
-from decant.alignment import BestPath, batches, equal_alignment, transition_counts, viterbi
+from decant.alignment import BestPath, align, equal_alignment, transition_counts
 from decant.cepstra import GmmFeatures
 from decant.files import write_tensors
+from decant.fmllr import affine, compose, fmllr, identity
 from decant.hmm import StateGraph, TransitionModel
 from decant.lda_mllt import mllt, mllt_statistics
 from decant.state_tying import DecisionTree, read_tree
@@ -37,7 +38,6 @@ class GmmTrainingConfig:
     last_split_iteration: int = 30  # the number of Gaussians grows evenly up to this round
     occupancy_power: float = 0.25  # a state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
     variance_floor: float = 0.01  # smallest variance of a Gaussian
-    mllt_iterations: tuple[int, ...] = ()  # rounds that turn the features to suit diagonal covariances
 
     def __post_init__(self) -> None:
         if not 1 <= self.last_split_iteration <= self.num_iterations:
@@ -58,11 +58,15 @@ class TriphoneConfig(GmmTrainingConfig):
     lda_dim: int = 0  # features that LDA keeps for a second system of triphones (Kaldi: 40); 0: there is none
     lda_context: int = 3  # frames on each side that LDA sees (Kaldi: 3)
     mllt_iterations: tuple[int, ...] = (2, 4, 6, 12)  # rounds of that system that estimate MLLT anew (Kaldi's choice)
+    speaker_adaptation: bool = False  # a third system, with fMLLR for every speaker on top of LDA and MLLT
+    fmllr_iterations: tuple[int, ...] = (2, 4, 6, 12)  # rounds of that system that estimate fMLLR anew (Kaldi's choice)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lda_dim < 0 or self.lda_context < 0:
             raise ValueError("lda_dim and lda_context may not be negative")
+        if self.speaker_adaptation and not self.lda_dim:
+            raise ValueError("speaker_adaptation needs the system of LDA and MLLT before it: set lda_dim (40 is usual)")
 
 
 @dataclass
@@ -190,32 +194,45 @@ def mllt_transform(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
     return mllt(total, len(features)).float()
 
 
-def align(gmm: DiagonalGmm, graphs: Sequence[StateGraph], features: Sequence[Tensor],
-          jobs: int = 1) -> list[BestPath | None]:
-    """The best path of every utterance, `jobs` batches at a time; None where no path reaches the end."""
-    paths: list[BestPath | None] = [None] * len(graphs)
-    form = QuadraticForm(gmm)
+def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Sequence[np.ndarray | None],
+                     speakers: Sequence[str], jobs: int = 1) -> dict[str, Tensor]:
+    """Each speaker's transform [D, D + 1] that suits the mixtures best (decant.fmllr), `jobs` speakers at a time.
 
-    def align_batch(batch: list[int]) -> None:
-        # The likelihoods of an utterance's own pdf-ids alone, by their place among them.
-        known = [np.unique(graphs[i].pdfs, return_inverse=True) for i in batch]
-        width = max(len(pdfs) for pdfs, _ in known)
-        scores = [pad(form.log_likelihoods(features[i], torch.from_numpy(pdfs)), (0, width - len(pdfs)))
-                  for i, (pdfs, _) in zip(batch, known, strict=True)]
-        found = viterbi([replace(graphs[i], pdfs=places) for i, (_, places) in zip(batch, known, strict=True)], scores)
-        for i, path in zip(batch, found, strict=True):
-            paths[i] = path and replace(path, pdfs=graphs[i].pdfs[path.states])
+    Of every utterance: features float32 [T, D], labels int64 [T] or None if it has none, its speaker.
+    """
+    def transform(speaker: str) -> Tensor:
+        mine = [i for i, other in enumerate(speakers) if other == speaker and labels[i] is not None]
+        if not mine:
+            return identity(gmm.means.shape[2])
+        parts = []
+        for _, one, frames in gmm.by_state(torch.cat([features[i] for i in mine]),
+                                           torch.from_numpy(np.concatenate([labels[i] for i in mine]))):
+            posteriors = one.component_log_likelihoods(frames)[:, 0].softmax(dim=1)
+            precisions = 1 / one.variances[0]
+            parts.append((frames, posteriors @ precisions, posteriors @ (one.means[0] * precisions)))
+        return fmllr(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    # Threads of our own, each computing with one: torch's split every small step of the search, and wait at its end.
+    names = sorted(set(speakers))
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(align_batch, batches([len(x) for x in features])))
-    return paths
+        return dict(zip(names, pool.map(transform, names), strict=True))
 
 
 def flat_start(graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list[np.ndarray | None]:
     """Each frame's pdf-id, int64 [T], by an equal alignment; None for an utterance with fewer frames than states."""
     states = [equal_alignment(graph, len(x)) for graph, x in zip(graphs, features, strict=True)]
     return [path if path is None else graph.pdfs[path] for path, graph in zip(states, graphs, strict=True)]
+
+
+@dataclass(frozen=True)
+class TrainedGmm:
+    """What `train_gmm` returns. paths: of every utterance, None where no path reaches the end. transform: float32
+    [D, D] of the features, by MLLT. speakers: float32 [D, D + 1] of each speaker's features thereafter, by fMLLR."""
+
+    gmm: DiagonalGmm
+    transitions: TransitionModel
+    paths: list[BestPath | None]
+    transform: Tensor
+    speakers: dict[str, Tensor]
 
 
 def train_gmm(
@@ -226,21 +243,25 @@ def train_gmm(
     config: GmmTrainingConfig,
     jobs: int = 1,
     report: Callable[[str], None] = print,
-) -> tuple[DiagonalGmm, TransitionModel, list[BestPath | None], Tensor]:
+    mllt_iterations: Sequence[int] = (),
+    fmllr_iterations: Sequence[int] = (),
+    speakers: Sequence[str] = (),
+) -> TrainedGmm:
     """Trains mixtures and transition probabilities by Viterbi, from one Gaussian a state.
 
     features: float32 [T, D] of every utterance; labels: its pdf-ids (int64 [T]) to begin with, until the first round
-    that aligns anew. Returns the model, the paths under it, and the transform float32 [D, D] of the features that the
-    rounds config.mllt_iterations found; an utterance that cannot be aligned has None for its path and takes no part.
+    that aligns anew. The rounds mllt_iterations turn the features to suit diagonal covariances, the rounds
+    fmllr_iterations adapt those of each utterance's speaker. An utterance that cannot be aligned takes no part.
     """
     transform = torch.eye(features[0].shape[1])
+    adapted = {speaker: identity(len(transform)) for speaker in sorted(set(speakers))}
     frames = torch.cat(list(features))
     gmm = DiagonalGmm(torch.zeros(transitions.num_pdfs, 1), frames.mean(dim=0).expand(transitions.num_pdfs, 1, -1),
                       frames.var(dim=0).expand(transitions.num_pdfs, 1, -1))
     for iteration in range(config.num_iterations + 1):
         if iteration in config.realign_iterations:
             graphs = [graph.reweighted(transitions) for graph in graphs]
-            paths = align(gmm, graphs, features, jobs)
+            paths = align(graphs, features, QuadraticForm(gmm).log_likelihoods, jobs)
             labels = [path and path.pdfs for path in paths]
         usable = [i for i, pdfs in enumerate(labels) if pdfs is not None]
         if not usable:
@@ -249,9 +270,13 @@ def train_gmm(
         if iteration in config.realign_iterations:
             transitions = transitions.reestimated(
                 sum(transition_counts(graphs[i], paths[i].states, transitions.num_pdfs) for i in usable))
+        if iteration in fmllr_iterations:
+            more = fmllr_transforms(gmm, features, labels, speakers, jobs)
+            features = [affine(more[speaker], x) for speaker, x in zip(speakers, features, strict=True)]
+            adapted = {speaker: compose(more[speaker], before) for speaker, before in adapted.items()}
         x = torch.cat([features[i] for i in usable])
         pdfs = torch.from_numpy(np.concatenate([labels[i] for i in usable]))
-        if iteration in config.mllt_iterations:
+        if iteration in mllt_iterations:
             turn = mllt_transform(gmm, x, pdfs)
             transform, features, x = turn @ transform, [frames @ turn.T for frames in features], x @ turn.T
             gmm.means = gmm.means @ turn.T
@@ -263,15 +288,17 @@ def train_gmm(
             gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
         report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
                f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
-    paths = align(gmm, [graph.reweighted(transitions) for graph in graphs], features, jobs)
-    return gmm, transitions, paths, transform
+    paths = align([graph.reweighted(transitions) for graph in graphs], features, QuadraticForm(gmm).log_likelihoods,
+                  jobs)
+    return TrainedGmm(gmm, transitions, paths, transform, adapted)
 
 
 def save_gmm(directory: Path, gmm: DiagonalGmm, features: GmmFeatures, tree: DecisionTree) -> None:
     """Writes the mixtures, what they see and their tree's fingerprint to `directory/gmm.safetensors`."""
     transform = {} if features.transform is None else {"transform": torch.from_numpy(features.transform)}
     write_tensors(directory / "gmm.safetensors", vars(gmm) | transform,
-                  {"num_cepstra": str(features.num_cepstra), "tree": tree.fingerprint})
+                  {"num_cepstra": str(features.num_cepstra), "adapted": json.dumps(features.adapted),
+                   "tree": tree.fingerprint})
 
 
 def load_gmm(directory: Path) -> tuple[DiagonalGmm, GmmFeatures]:
@@ -285,4 +312,4 @@ def load_gmm(directory: Path) -> tuple[DiagonalGmm, GmmFeatures]:
                              "stage that writes them again")
         transform = file.get_tensor("transform").numpy() if "transform" in file.keys() else None  # noqa: SIM118
         return (DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm))),
-                GmmFeatures(int(file.metadata()["num_cepstra"]), transform))
+                GmmFeatures(int(file.metadata()["num_cepstra"]), transform, json.loads(file.metadata()["adapted"])))

@@ -14,8 +14,9 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,7 @@ def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0, device: str
     arcs = fst.arcs.copy()
     if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):
         raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
-                         f"the {len(words)} symbols of words.txt; build the graph again (stage 6)")
+                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
     arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
     fst = replace(fst, arcs=arcs, final=np.zeros_like(fst.final) if ends_anywhere else fst.final)
     k2_arcs, labels, sequences = fold_words(*to_arcs(fst))
@@ -238,23 +239,25 @@ def _hypothesis(path: Lattice, partial: bool) -> Hypothesis:
 
 
 def decode(scp: Path, graph_dir: Path, lm_weight: float, config: K2SearchConfig, word_insertion_penalty: float = 0.0,
-           device: str = "cpu", max_frames: int = 30_000) -> Iterator[tuple[str, Hypothesis, Lattice]]:
+           device: str = "cpu", max_frames: int = 30_000,
+           read: Callable[..., K2Graph] = read_graph) -> Iterator[tuple[str, Hypothesis, Lattice]]:
     """(utterance, its best path, its lattice) for each utterance of an archive of log-likelihoods; batches of at most
     `max_frames` frames, the longest utterance of each first.
 
-    An utterance that reaches no final state is decoded once more with all states final, as kaldi-decoder does. Raises
-    ValueError for an LM weight that is not positive, and what `read_graph` and `read_batches` do.
+    An utterance that reaches no final state is decoded once more with all states final, as kaldi-decoder does. read: a
+    `read_graph` that remembers what it read serves several calls. Raises ValueError for an LM weight that is not
+    positive, and what `read_graph` and `read_batches` do.
     """
     if lm_weight <= 0:
         raise ValueError(f"the LM weight is {lm_weight}; it has to be positive (4 to 17 is usual)")
-    graph = read_graph(graph_dir, word_insertion_penalty, device)
+    graph = read(graph_dir, word_insertion_penalty, device)
     anywhere = None
     for batch in read_batches(scp, graph.num_pdfs, max_frames):
         lattice = lattices(graph, batch, lm_weight, config)
         best = best_hypotheses(lattice, graph.words)
         for item, hypothesis, its_lattice in zip(batch, best, unpacked(lattice, graph.words), strict=True):
             if hypothesis is None:
-                anywhere = anywhere or read_graph(graph_dir, word_insertion_penalty, device, ends_anywhere=True)
+                anywhere = anywhere or read(graph_dir, word_insertion_penalty, device, ends_anywhere=True)
                 again = lattices(anywhere, [item], lm_weight, config)
                 [hypothesis] = best_hypotheses(again, graph.words, partial=True)
                 [its_lattice] = unpacked(again, graph.words)
@@ -284,14 +287,25 @@ def align(graphs: Mapping[str, FstArrays], scp: Path, num_pdfs: int, device: str
 
 
 def write_decoded(arguments: argparse.Namespace) -> None:
-    """Writes JSON: utterance -> the fields of Hypothesis; with --n-best, `n_best`, a list of {words, cost}; with
-    --references, `oracle_errors`, how many its lattice's best path has."""
+    """Writes JSON, a list of {lm_weight, word_insertion_penalty, utterances}; utterances: name -> the fields of
+    Hypothesis; with --n-best, `n_best`, a list of {words, cost}; with --references, `oracle_errors`, how many its
+    lattice's best path has."""
+    read = cache(read_graph)
+    grid = [{"lm_weight": weight, "word_insertion_penalty": penalty,
+             "utterances": _decoded(arguments, weight, penalty, read)}
+            for penalty in arguments.word_insertion_penalty for weight in arguments.lm_weight]
+    with atomic_path(arguments.out) as path:
+        path.write_text(json.dumps(grid) + "\n", encoding="utf-8")
+
+
+def _decoded(arguments: argparse.Namespace, lm_weight: float, word_insertion_penalty: float,
+             read: Callable[..., K2Graph]) -> dict[str, dict]:
     config = K2SearchConfig(arguments.beam, arguments.max_active, arguments.lattice_beam)
     references = _read_references(arguments.references) if arguments.references else {}
     found = {}
     for utterance, hypothesis, lattice in decode(
-            arguments.scp, arguments.graph, arguments.lm_weight, config, arguments.word_insertion_penalty,
-            arguments.device, arguments.batch_frames):
+            arguments.scp, arguments.graph, lm_weight, config, word_insertion_penalty, arguments.device,
+            arguments.batch_frames, read):
         found[utterance] = asdict(hypothesis)
         if arguments.n_best:
             found[utterance]["n_best"] = [{"words": words, "cost": cost}
@@ -301,10 +315,10 @@ def write_decoded(arguments: argparse.Namespace) -> None:
                 raise ValueError(f"{arguments.references}: utterance {utterance} of {arguments.scp} is not there")
             found[utterance]["oracle_errors"] = oracle_errors(lattice, references[utterance])
     if partial := sorted(utterance for utterance in found if found[utterance]["partial"]):
-        log.warning("%s: %d of %d utterances end in no final state; their best partial paths count: %s",
-                    arguments.scp, len(partial), len(found), " ".join(partial))
-    with atomic_path(arguments.out) as path:
-        path.write_text(json.dumps(dict(sorted(found.items()))) + "\n", encoding="utf-8")
+        log.warning("%s: LM weight %g, word insertion penalty %g: %d of %d utterances end in no final state; their "
+                    "best partial paths count: %s", arguments.scp, lm_weight, word_insertion_penalty, len(partial),
+                    len(found), " ".join(partial))
+    return dict(sorted(found.items()))
 
 
 def write_alignments(arguments: argparse.Namespace) -> None:
@@ -331,8 +345,8 @@ def _arguments() -> argparse.Namespace:
     decoding = commands.add_parser("decode", help=write_decoded.__doc__)
     decoding.set_defaults(run=write_decoded, batch_frames=30_000)
     decoding.add_argument("--graph", type=Path, required=True, help="folder of HCLG.fst")
-    decoding.add_argument("--lm-weight", type=float, required=True)
-    decoding.add_argument("--word-insertion-penalty", type=float, default=0.0)
+    decoding.add_argument("--lm-weight", type=float, nargs="+", required=True)
+    decoding.add_argument("--word-insertion-penalty", type=float, nargs="+", default=[0.0])
     decoding.add_argument("--beam", type=float, default=K2SearchConfig.beam)
     decoding.add_argument("--max-active", type=int, default=K2SearchConfig.max_active)
     decoding.add_argument("--lattice-beam", type=float, default=K2SearchConfig.lattice_beam)

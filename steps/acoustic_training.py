@@ -19,7 +19,7 @@ SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
 
 def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: TrainingConfig, seed: int,
                 directory: Path) -> None:
-    """Trains a model on the stores of stage 5 unless `directory` holds it already, and writes it there."""
+    """Trains a model on the stores of stage 6 unless `directory` holds it already, and writes it there."""
     if (directory / "model.safetensors").exists():
         logger.info("%s: done before, kept", directory.name)
         (directory / "checkpoint.safetensors").unlink(missing_ok=True)
@@ -29,7 +29,7 @@ def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: 
     features = read_fbank_config(stage.exp / "fbank" / "train")
     states = json.loads((stage.exp / "alignment" / "states.json").read_text())
     dev = read_frame_store(stage.exp / "alignment" / "dev").to(stage.device)
-    model = AcousticModel(sizes, features.num_bins, states["num_pdfs"], states["tree"]).initialize(seed)
+    model = AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed)
     model = model.to(stage.device)
     model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,12 @@ import json
 import logging
 import sys
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from steps.stage import end_with_parent
@@ -29,6 +28,7 @@ class Stage:
     jobs: int
     device: torch.device
     corpus: str
+    engine: str = "kaldi"  # what searches: kaldi (kaldi-decoder, and Viterbi of our own to align) or k2
 
     @property
     def model_jobs(self) -> int:
@@ -48,14 +48,11 @@ def hmm_folders(exp: Path) -> list[Path]:
     return [exp / "monophone", *(exp / "tied" / name for name in tied)]
 
 
-def as_tensors(features: Iterable[tuple[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-    return {utterance: torch.from_numpy(x) for utterance, x in features}
-
-
 def run_step(main: Callable[[Stage], None]) -> None:
     """Runs a stage's program; a user's mistake ends it with one line on stderr and in the stage's log."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    for name, kind in (("exp", Path), ("out", Path), ("jobs", int), ("device", str), ("corpus", str)):
+    for name, kind in (("exp", Path), ("out", Path), ("jobs", int), ("device", str), ("corpus", str),
+                       ("engine", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
     end_with_parent()
@@ -63,7 +60,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
     torch.set_num_threads(1)  # stages compute in several processes or threads of their own
     try:
-        main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus))
+        main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus, given.engine))
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("error: %s", error)
         sys.exit(1)

@@ -1,7 +1,7 @@
 """Reads run.sh's options and the recipe's TOML, checks every field, then turns into the recipe's list of stages.
 
     run.sh [--stage N] [--stop-stage M] [--list] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
-           [--device auto|cpu|cuda] [--<table>.<field> VALUE ...]
+           [--device auto|cpu|cuda] [--engine kaldi|k2] [--<table>.<field> VALUE ...]
 """
 
 import fcntl
@@ -18,8 +18,11 @@ from decant.config import config_parser, read_tables, write_tables
 from decant.data_dir import UtterancesConfig
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
+from decant.fmllr import AdaptationConfig
+from decant.frame_store import FramesConfig
 from decant.gmm import MonophoneConfig, TriphoneConfig
 from decant.hmm import HmmConfig
+from decant.k2_engine import find_python
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
@@ -30,7 +33,8 @@ from decant.training import TrainingConfig
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
     "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "state_tying": StateTyingConfig,
-    "triphone": TriphoneConfig, "acoustic_model": AcousticModelConfig,
+    "triphone": TriphoneConfig, "adaptation": AdaptationConfig, "frames": FramesConfig,
+    "acoustic_model": AcousticModelConfig,
     "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
     "distillation": DistillationConfig,
     "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,
@@ -49,19 +53,28 @@ def main() -> None:
     parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
+    parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns (6) and decodes (13)")
     parser.exit_on_error = True
     options = parser.parse_args(arguments)
     if not 0 <= (options.stage or 0) <= 14 or options.jobs < 1:
         raise ValueError(f"--stage {options.stage} --jobs {options.jobs}: stages are 0 to 14, jobs at least 1")
     parser.exit_on_error = False
+    if options.engine == "k2":
+        find_python()
     here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
     conf = here / options.conf if options.conf else Path(f"conf/{recipe}.toml")
     configured = read_tables(conf, tables, parser, arguments)
 
+    if configured["triphone"].speaker_adaptation and not configured["state_tying"].num_leaves:
+        raise ValueError(f"{conf}: triphone.speaker_adaptation needs tied states; set state_tying.num_leaves")
+    if configured["frames"].features == "fmllr" and not configured["triphone"].speaker_adaptation:
+        raise ValueError(f"{conf}: frames.features is fmllr, which needs triphone.speaker_adaptation = true")
+
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
-           "device": options.device, "config": {name: asdict(table) for name, table in configured.items()}}
+           "device": options.device, "engine": options.engine,
+           "config": {name: asdict(table) for name, table in configured.items()}}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)
         run["lock"] = take_lock(exp / ".lock")

@@ -16,12 +16,11 @@ import torch
 
 from decant.acoustic_model import load_model, log_priors, num_parameters
 from decant.archive import read_int_vectors, write_matrices
-from decant.beam_search import SearchConfig, Setting, decode_grid
-from decant.cepstra import gmm_features
+from decant.beam_search import Setting
 from decant.data_dir import read_data_dir
 from decant.decoding_graph import check_same_tree
 from decant.ensemble import EnsembleConfig, log_posteriors
-from decant.fbank import check_same_features, load_features, read_fbank_config
+from decant.fbank import check_same_features, read_fbank_config
 from decant.files import atomic_path
 from decant.frame_store import pack, read_frame_store
 from decant.gmm import load_gmm
@@ -31,6 +30,8 @@ from decant.scoring import ScoringConfig, Sentences, choose_setting, wer_interva
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from steps.acoustic_training import member_folders
 from steps.common import Stage, hmm_folders, logger, run_step
+from steps.features import mixture_features, network_features
+from steps.search import decode_grid
 from steps.train_students import student_name
 
 BATCH = 4096
@@ -77,12 +78,12 @@ def systems(stage: Stage) -> list[System]:
 def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
     """(utterance, log p(x, pdf-id) [T, S], log-priors [S]) of the Gaussian mixtures; priors 0 where the alignment is
     of other states."""
-    gmm, seen = load_gmm(folder)
+    gmm, _ = load_gmm(folder)
     priors = torch.zeros(len(gmm.log_weights))
     if folder == hmm_folders(stage.exp)[-1]:
         priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(priors))
-    for utterance, features in gmm_features(stage.exp / "fbank" / split, seen):
-        yield utterance, gmm.log_likelihoods(torch.from_numpy(features)) + priors, priors
+    for utterance, features in mixture_features(stage.exp, folder, split):
+        yield utterance, gmm.log_likelihoods(features) + priors, priors
 
 
 def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
@@ -96,7 +97,8 @@ def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
         check_same_features(features, read_fbank_config(features_dir), f"{features_dir}, for the model in {folder}")
         members.append(model.to(stage.device))
     check_same_tree(graph_dir, members[0].tree, folders[0])
-    store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in load_features(features_dir)).to(stage.device)
+    frames = network_features(stage.exp, members[0].features, split)
+    store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
     for utterance, rows in store.utterance_slices():
         index = torch.arange(rows.start, rows.stop, device=stage.device)
         scores = [log_posteriors(members, members[0].windows(store, part)) for part in index.split(BATCH)]
@@ -124,13 +126,11 @@ def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) ->
 def decode(stage: Stage, system: System, split: str,
            settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Sentences], np.ndarray]:
     """The references of a split, what the system recognises with each setting, and where its frames are right."""
-    [search] = stage.config(search=SearchConfig)
     refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
-    weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
     with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
         right = write_likelihoods(stage, system, split, Path(scratch, split))
         graph_dir = stage.exp / "graph" / system.states.name
-        grid = decode_grid(Path(scratch, f"{split}.scp"), graph_dir, weights, penalties, search, jobs=1)
+        grid = decode_grid(stage, Path(scratch, f"{split}.scp"), graph_dir, settings, jobs=1)
     # An utterance too short for a frame is recognised as nothing: its words count as deleted.
     return refs, {setting: dict.fromkeys(refs, ()) | grid[setting].words for setting in settings}, right
 

@@ -1,4 +1,4 @@
-"""Stage 6: the decoding graph of lexicon, language model and HMM, for each system of Gaussian mixtures."""
+"""Stage 5: the decoding graph of lexicon, language model and HMM, for each system of Gaussian mixtures."""
 
 from decant.decoding_graph import build_graph
 from decant.hmm import read_transitions

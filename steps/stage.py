@@ -108,7 +108,7 @@ def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> N
     shutil.copyfile(Path(run["exp"]) / "config.toml", partial / "stage.toml")
     started = time.monotonic()
     arguments = ["--exp", run["exp"], "--out", str(partial), "--jobs", str(run["jobs"]), "--device", run["device"],
-                 "--corpus", run["corpus"]]
+                 "--corpus", run["corpus"], "--engine", run["engine"]]
     status = subprocess.run([sys.executable, *program, *arguments], pass_fds=[run["lock"]]).returncode
     if status != 0:
         sys.exit(f"{' '.join(program)} failed (exit status {status}); its log: {partial / 'log'}")

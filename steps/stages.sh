@@ -17,11 +17,12 @@ stage 3 monophone --reads data lang fbank --config hmm monophone -- steps/train_
 # Tied triphone states: models.json names its systems (none without state_tying.num_leaves), a folder each
 stage 4 tied --reads data lang fbank monophone --config lexicon state_tying triphone -- steps/train_triphone.py
 
-# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
-stage 5 alignment --reads data lang fbank monophone tied --config utterances -- steps/align.py
-
 # Decoding graphs, one for each system of Gaussian mixtures: HCLG.fst, words.txt
-stage 6 graph --reads lang monophone tied -- steps/make_graph.py
+stage 5 graph --reads lang monophone tied -- steps/make_graph.py
+
+# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
+stage 6 alignment --reads data lang fbank monophone tied graph --config utterances search adaptation frames \
+  -- steps/align.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
 stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py

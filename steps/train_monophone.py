@@ -8,7 +8,7 @@ from decant.gmm import MonophoneConfig, flat_start, train_gmm
 from decant.hmm import HmmConfig, TransitionModel, state_graph
 from decant.lexicon import read_lexicon
 from decant.state_tying import monophone_tree
-from steps.common import Stage, as_tensors, logger, run_step
+from steps.common import Stage, logger, run_step
 from steps.hmm_training import save_hmm
 
 
@@ -18,12 +18,12 @@ def main(stage: Stage) -> None:
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
     words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / "train")}
     seen = GmmFeatures(config.num_cepstra)
-    features = as_tensors(gmm_features(stage.exp / "fbank" / "train", seen))
+    features = dict(gmm_features(stage.exp / "fbank" / "train", seen))
     transitions = TransitionModel(monophone_tree(lexicon.phones), hmm_config)
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
     labels = flat_start(graphs, list(features.values()))
-    *trained, _ = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info)
-    save_hmm(stage.out, *trained, seen, started)
+    trained = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info)
+    save_hmm(stage.out, trained, seen, started)
 
 
 if __name__ == "__main__":

@@ -12,27 +12,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from decant.alignment import align
+from decant.archive import write_matrices
 from decant.cepstra import GmmFeatures, gmm_features, speaker_cepstra
 from decant.data_dir import read_data_dir
+from decant.fbank import read_speakers
 from decant.files import atomic_path
-from decant.gmm import TriphoneConfig, align, load_gmm, train_gmm
+from decant.fmllr import affine, compose
+from decant.gmm import QuadraticForm, TriphoneConfig, fmllr_transforms, load_gmm, train_gmm
 from decant.hmm import TransitionModel, read_transitions, state_graph
 from decant.lda_mllt import lda, splice
 from decant.lexicon import Lexicon, LexiconConfig, phone_variants, position_classes, read_lexicon
 from decant.state_tying import DecisionTree, StateTyingConfig, accumulate, grow_tree, phone_questions, read_questions
-from steps.common import Stage, as_tensors, logger, run_step
+from steps.common import Stage, logger, run_step
 from steps.hmm_training import save_hmm
 
 
 def main(stage: Stage) -> None:
     tying, config = stage.config(state_tying=StateTyingConfig, triphone=TriphoneConfig)
-    systems = []
-    if tying.num_leaves:
-        systems.append("triphone")
-        train(stage, stage.exp / "monophone", stage.out / "triphone", replace(config, lda_dim=0, mllt_iterations=()))
-    if tying.num_leaves and config.lda_dim:
-        systems.append("triphone_lda")
-        train(stage, stage.out / "triphone", stage.out / "triphone_lda", config)
+    systems = [name for name, wanted in (("triphone", True), ("triphone_lda", config.lda_dim),
+                                         ("triphone_sat", config.speaker_adaptation)) if tying.num_leaves and wanted]
+    for name, before in zip(systems, [stage.exp / "monophone", *(stage.out / name for name in systems)], strict=False):
+        train(stage, before, stage.out / name, config)
     with atomic_path(stage.out / "models.json") as path:
         path.write_text(json.dumps(systems) + "\n")
 
@@ -45,24 +46,39 @@ def train(stage: Stage, before: Path, out: Path, config: TriphoneConfig) -> None
     features_dir = stage.exp / "fbank" / "train"
     gmm, seen = load_gmm(before)
     transitions = read_transitions(before)
-    features = as_tensors(gmm_features(features_dir, seen))
+    features = dict(gmm_features(features_dir, seen))
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
-    paths = align(gmm, graphs, list(features.values()), stage.jobs)
+    paths = align(graphs, list(features.values()), QuadraticForm(gmm).log_likelihoods, stage.jobs)
     index = {phone: i for i, phone in enumerate(lexicon.phones)}
     events = {utterance: graph.events(path.states, index)
               for utterance, path, graph in zip(features, paths, graphs, strict=True) if path is not None}
-    seen = GmmFeatures(seen.num_cepstra)
-    if config.lda_dim:
+
+    speaker_of, speakers = read_speakers(features_dir), {}
+    if out.name == "triphone":
+        features = dict(gmm_features(features_dir, GmmFeatures(seen.num_cepstra)))
+    elif out.name == "triphone_lda":
         seen = discriminant_features(features_dir, transitions.tree, events, seen.num_cepstra, config)
-    features = as_tensors(gmm_features(features_dir, seen))
+        features = dict(gmm_features(features_dir, seen))
+    else:
+        speakers = fmllr_transforms(gmm, list(features.values()), [path and path.pdfs for path in paths],
+                                    [speaker_of[utterance] for utterance in features], stage.jobs)
+        features = {utterance: affine(speakers[speaker_of[utterance]], x) for utterance, x in features.items()}
+        seen = replace(seen, adapted=True)
+
     tree = tie(stage, lexicon, [(features[utterance].numpy(), event) for utterance, event in events.items()])
     transitions = TransitionModel(tree, transitions.config)
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
     labels = [tree.label(events[utterance]) if utterance in events else None for utterance in features]
-    *trained, turn = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info)
-    if config.lda_dim:
-        seen = replace(seen, transform=(turn @ torch.from_numpy(seen.transform)).numpy())
-    save_hmm(out, *trained, seen, started)
+    trained = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info,
+                        mllt_iterations=config.mllt_iterations if out.name == "triphone_lda" else (),
+                        fmllr_iterations=config.fmllr_iterations if out.name == "triphone_sat" else (),
+                        speakers=[speaker_of[utterance] for utterance in features] if speakers else ())
+    if out.name == "triphone_lda":
+        seen = replace(seen, transform=(trained.transform @ torch.from_numpy(seen.transform)).numpy())
+    save_hmm(out, trained, seen, started)
+    if speakers:
+        write_matrices(out / "fmllr", ((speaker, compose(trained.speakers[speaker], speakers[speaker]).numpy())
+                                       for speaker in sorted(speakers)))
 
 
 def discriminant_features(features_dir: Path, tree: DecisionTree, events: Mapping[str, np.ndarray], num_cepstra: int,

@@ -107,13 +107,12 @@ def test_a_flat_start_finds_the_phones_borders():
     config = MonophoneConfig(num_iterations=12, last_split_iteration=6, num_gaussians=30)
     model = TransitionModel(monophone_tree(lexicon.phones), HmmConfig())
     graphs = [state_graph(words, lexicon, model) for words in transcripts]
-    gmm, transitions, paths, _ = train_gmm(features, graphs, model, flat_start(graphs, features), config,
-                                        report=lambda line: None)
-    phone_of = {pdf: phone for phone in lexicon.phones for pdf in transitions.pdfs(("SIL", phone, "SIL"))}
-    right = [phone_of[pdf] == phone
-             for path, phones in zip(paths, truth, strict=True) for pdf, phone in zip(path.pdfs, phones, strict=True)]
+    trained = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=lambda line: None)
+    phone_of = {pdf: phone for phone in lexicon.phones for pdf in trained.transitions.pdfs(("SIL", phone, "SIL"))}
+    right = [phone_of[pdf] == phone for path, phones in zip(trained.paths, truth, strict=True)
+             for pdf, phone in zip(path.pdfs, phones, strict=True)]
     assert np.mean(right) > 0.97
-    assert int(gmm.num_gaussians.sum()) == 30
+    assert int(trained.gmm.num_gaussians.sum()) == 30
 
 
 def test_mllt_turns_the_features_with_the_means():
@@ -129,9 +128,9 @@ def test_mllt_turns_the_features_with_the_means():
     found = {}
     for rounds in ((), (2, 4)):
         said = []
-        config = MonophoneConfig(num_iterations=6, realign_iterations=(1, 5), last_split_iteration=1, num_gaussians=1,
-                                 mllt_iterations=rounds)
-        *_, transform = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=said.append)
+        config = MonophoneConfig(num_iterations=6, realign_iterations=(1, 5), last_split_iteration=1, num_gaussians=1)
+        transform = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=said.append,
+                              mllt_iterations=rounds).transform
         last = float(said[-1].split("frame ")[1].split(",")[0])
         found[rounds] = last + float(torch.linalg.slogdet(transform)[1])
     assert found[2, 4] > found[()] + 0.3

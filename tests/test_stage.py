@@ -14,7 +14,7 @@ STAGE = Path(__file__).parents[1] / "steps" / "stage.py"
 PROGRAM = """
 import argparse, pathlib
 parser = argparse.ArgumentParser()
-for name in ("--exp", "--out", "--jobs", "--device", "--corpus"):
+for name in ("--exp", "--out", "--jobs", "--device", "--corpus", "--engine"):
     parser.add_argument(name)
 out = pathlib.Path(parser.parse_args().out)
 tries = out / "tries"
@@ -36,7 +36,7 @@ class Recipe:
         (self.exp / "config.toml").write_text("")
         with open(self.exp / ".lock", "w") as lock:
             run = {"exp": str(self.exp), "stage": None, "stop_stage": 99, "list": False, "corpus": "", "jobs": 1,
-                   "device": "cpu", "config": self.config, "lock": lock.fileno()} | options
+                   "device": "cpu", "engine": "kaldi", "config": self.config, "lock": lock.fileno()} | options
             said = ""
             for line in (["1", "first", "--config", "a"], ["2", "second", "--reads", "first", "--config", "b"]):
                 done = subprocess.run([sys.executable, STAGE, *line, "--", self.program], pass_fds=[lock.fileno()],

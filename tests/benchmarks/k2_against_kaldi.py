@@ -81,7 +81,8 @@ def compare_decoding(k2_python: Path, graph_dir: Path, scp: Path, refs: Sentence
                   "--max-active", config.max_active, "--out", out)
         start = min(run_k2(k2_python, *common, "--scp", one) for _ in range(3))
         k2_seconds = run_k2(k2_python, *common, "--scp", scp) - start
-        found = json.loads(out.read_text())
+        [setting] = json.loads(out.read_text())
+        found = setting["utterances"]
         started = time.monotonic()
         kaldi = {utterance: kaldi_best_path(graph, x, lm_weight, config) for utterance, x in matrices.items()}
         kaldi_seconds = time.monotonic() - started
@@ -109,7 +110,8 @@ def compare_n_best(k2_python: Path, graph_dir: Path, scp: Path, refs: Sentences,
     out = scratch / "n_best.json"
     seconds = run_k2(k2_python, "decode", "--graph", graph_dir, "--lm-weight", lm_weight, "--scp", scp, "--out", out,
                      "--n-best", 100, "--references", text)
-    found: dict[str, Any] = json.loads(out.read_text())
+    [setting] = json.loads(out.read_text())
+    found: dict[str, Any] = setting["utterances"]
     refs = {utterance: refs[utterance] for utterance in found}
     num_words = sum(map(len, refs.values()))
     lists = {utterance: [(tuple(entry["words"]), entry["cost"]) for entry in found[utterance]["n_best"]]

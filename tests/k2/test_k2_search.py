@@ -217,7 +217,8 @@ def test_the_command_line_decodes_with_n_best_lists_and_the_lattice_s_oracle(wri
                "--lm-weight", 1, "--n-best", 2, "--lattice-beam", 50, "--references", tmp_path / "text",
                "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
+    [setting] = json.loads((tmp_path / "found.json").read_text())
+    found = setting["utterances"]
     assert found.keys() == {"u"}
     assert found["u"]["words"] == found["u"]["n_best"][0]["words"] == ["a", "b"]
     assert found["u"]["times"] == [1, 3]
@@ -230,8 +231,24 @@ def test_the_command_line_names_the_utterances_that_reach_no_final_state(write_g
     scp = write_scp(cut=frames(0, 1), whole=frames(0, 1, 1, 2))
     done = run("decode", "--graph", write_graph(CHAIN), "--scp", scp, "--lm-weight", 1, "--out", tmp_path / "out.json")
     assert "1 of 2 utterances end in no final state; their best partial paths count: cut" in done.stderr
-    found = json.loads((tmp_path / "out.json").read_text())
+    [setting] = json.loads((tmp_path / "out.json").read_text())
+    found = setting["utterances"]
     assert {utterance: entry["partial"] for utterance, entry in found.items()} == {"cut": True, "whole": False}
+
+
+def test_a_grid_of_settings_gives_what_each_gives_alone(write_graph, write_scp, tmp_path):
+    rng = np.random.default_rng(5)
+    scp, graph_dir = write_scp(cut=frames(0, 1), u=log_likelihoods(rng, 12)), write_graph(SPOKEN)
+    done = run("decode", "--graph", graph_dir, "--scp", scp, "--lm-weight", 1, 4, "--word-insertion-penalty", 0, -2,
+               "--out", tmp_path / "out.json")
+    assert done.returncode == 0, done.stderr
+    grid = json.loads((tmp_path / "out.json").read_text())
+    assert [(setting["lm_weight"], setting["word_insertion_penalty"]) for setting in grid] == [
+        (1, 0), (4, 0), (1, -2), (4, -2)]
+    for setting in grid:
+        alone = decode(scp, graph_dir, setting["lm_weight"], K2SearchConfig(), setting["word_insertion_penalty"])
+        assert {utterance: (entry["words"], entry["cost"]) for utterance, entry in setting["utterances"].items()} == {
+            utterance: (list(hypothesis.words), hypothesis.cost) for utterance, hypothesis, _ in alone}
 
 
 def test_mistakes_end_the_command_line_with_one_line(write_graph, write_scp, tmp_path):

@@ -1,0 +1,35 @@
+"""Alignment and decoding by the engine that the run asks for: kaldi-decoder and decant.alignment, or k2."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from decant import beam_search, k2_engine
+from decant.alignment import LogLikelihoods, align
+from decant.beam_search import Hypotheses, SearchConfig, Setting
+from decant.hmm import StateGraph
+from steps.common import Stage
+
+
+def best_pdfs(stage: Stage, graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor],
+              log_likelihoods: LogLikelihoods) -> dict[str, np.ndarray]:
+    """The best path's pdf-ids (int64 [T]) of every utterance of which a path reaches the end, in their order."""
+    features = {utterance: features[utterance] for utterance in graphs}
+    if stage.engine == "k2":
+        found = k2_engine.align(graphs, features, log_likelihoods, stage.device.type)
+    else:
+        paths = align(list(graphs.values()), list(features.values()), log_likelihoods, stage.jobs)
+        found = {utterance: path and path.pdfs for utterance, path in zip(graphs, paths, strict=True)}
+    return {utterance: pdfs for utterance, pdfs in found.items() if pdfs is not None}
+
+
+def decode_grid(stage: Stage, scp: Path, graph_dir: Path, settings: Sequence[Setting],
+                jobs: int) -> dict[Setting, Hypotheses]:
+    """What an archive of log-likelihoods is recognised as with each LM weight and penalty of the settings."""
+    [search] = stage.config(search=SearchConfig)
+    weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
+    if stage.engine == "k2":
+        return k2_engine.decode_grid(scp, graph_dir, weights, penalties, search, stage.device.type)
+    return beam_search.decode_grid(scp, graph_dir, weights, penalties, search, jobs)
