@@ -43,6 +43,17 @@ class TrainingConfig:
             raise ValueError(f"precision is {self.precision!r}; known are auto, float32 and bfloat16")
 
 
+@dataclass(frozen=True)
+class RealignmentConfig(TrainingConfig):
+    rounds: int = 0  # of training a network (of default sizes) on the labels, and aligning again with it
+    epochs: int = 2  # few: a network that knows its frames by heart repeats their labels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 0:
+            raise ValueError(f"rounds is {self.rounds}; it may not be negative (0: the mixtures' labels are kept)")
+
+
 BatchLoss = Callable[[AcousticModel, Tensor, int], Tensor]
 """(model, frame indices int64 [B], epoch) -> the loss to minimise, a scalar."""
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
 from decant.fbank import read_fbank_config
@@ -19,36 +18,42 @@ SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
 
 def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: TrainingConfig, seed: int,
                 directory: Path) -> None:
-    """Trains a model on the stores of stage 6 unless `directory` holds it already, and writes it there."""
+    """Trains a model of the config's sizes on the store of stage 6 unless `directory` holds it already, and writes it
+    there."""
+    [sizes] = stage.config(acoustic_model=AcousticModelConfig)
+    train_on(stage, stage.exp / "alignment", sizes, store, batch_loss, config, seed, directory)
+
+
+def train_on(stage: Stage, alignment: Path, sizes: AcousticModelConfig, store: FrameStore, batch_loss: BatchLoss,
+             config: TrainingConfig, seed: int, directory: Path) -> None:
+    """The same for any sizes, and any folder of stores."""
     if (directory / "model.safetensors").exists():
         logger.info("%s: done before, kept", directory.name)
         (directory / "checkpoint.safetensors").unlink(missing_ok=True)
         return
     torch.set_num_threads(config.threads)
-    [sizes] = stage.config(acoustic_model=AcousticModelConfig)
-    features = read_fbank_config(stage.exp / "fbank" / "train")
-    states = json.loads((stage.exp / "alignment" / "states.json").read_text())
-    dev = read_frame_store(stage.exp / "alignment" / "dev").to(stage.device)
-    model = AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed)
-    model = model.to(stage.device)
+    dev = read_frame_store(alignment / "dev").to(stage.device)
+    states = json.loads((alignment / "states.json").read_text())
+    model = AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device)
     model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
     directory.mkdir(parents=True, exist_ok=True)
     history = train(model, store, dev, batch_loss, config, seed, directory, directory.name.removesuffix(".partial"))
     with atomic_path(directory / "history.json") as path:
         path.write_text(json.dumps(history, indent=1) + "\n")
-    save_model(directory, model, features)
+    save_model(directory, model, read_fbank_config(stage.exp / "fbank" / "train"))
     (directory / "checkpoint.safetensors").unlink()
+
+
+def hard_labels(store: FrameStore) -> BatchLoss:
+    """The loss of a model that learns the labels of a store."""
+    return lambda model, index, epoch: hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
 
 
 def train_member(stage: Stage, number: int, directory: Path) -> None:
     """Member `number` of the ensemble (1 is the baseline): its number is its seed, and all that sets it apart."""
     [config] = stage.config(training=TrainingConfig)
     store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
-
-    def batch_loss(model: AcousticModel, index: Tensor, epoch: int) -> Tensor:
-        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
-
-    train_model(stage, store, batch_loss, config, config.seed * SEEDS_APART + number, directory)
+    train_model(stage, store, hard_labels(store), config, config.seed * SEEDS_APART + number, directory)
 
 
 def member_folders(exp: Path, num_members: int) -> list[Path]:

@@ -4,27 +4,46 @@ With a speaker-adapted system of mixtures each speaker's transform comes first (
 train; for dev and test from what the system before it recognises, as in use, and never from their transcripts."""
 
 import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
 from decant.archive import read_matrices, write_int_vectors, write_matrices
 from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
+from decant.ensemble import log_posteriors
 from decant.fbank import read_unusable, write_unusable
 from decant.files import atomic_path
-from decant.frame_store import FramesConfig, pack, write_frame_store
+from decant.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
 from decant.gmm import QuadraticForm, load_gmm
-from decant.hmm import read_transitions, state_graph
+from decant.hmm import TransitionModel, read_transitions, state_graph
 from decant.lexicon import Lexicon, read_lexicon
+from decant.training import RealignmentConfig
+from steps.acoustic_training import SEEDS_APART, hard_labels, train_on
 from steps.adaptation import unsupervised_transforms
-from steps.common import SPLITS, Stage, hmm_folders, run_step
+from steps.common import SPLITS, Stage, hmm_folders, logger, run_step
 from steps.features import mixture_features, network_features
 from steps.search import best_pdfs
 
 
 def main(stage: Stage) -> None:
-    limits, frames = stage.config(utterances=UtterancesConfig, frames=FramesConfig)
+    [config] = stage.config(realignment=RealignmentConfig)
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
+    transitions = read_transitions(hmm_folders(stage.exp)[-1])
+    label_with_mixtures(stage, lexicon, transitions)
+    for number in range(1, config.rounds + 1):
+        label_with_network(stage, lexicon, transitions, config, stage.out / f"network_{number}", number)
+
+
+def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionModel) -> None:
+    """Writes the labels and the frame stores of all splits."""
+    limits, frames = stage.config(utterances=UtterancesConfig, frames=FramesConfig)
     model = hmm_folders(stage.exp)[-1]
     gmm, seen = load_gmm(model)
-    transitions = read_transitions(model)
     with atomic_path(stage.out / "states.json") as path:
         path.write_text(json.dumps({"num_pdfs": transitions.num_pdfs, "tree": transitions.tree.fingerprint,
                                     "features": frames.features}) + "\n")
@@ -52,6 +71,32 @@ def main(stage: Stage) -> None:
         write_frame_store(out, pack(
             (utterance, x, labels[utterance])
             for utterance, x in network_features(stage.exp, frames.features, split, stage.out) if utterance in labels))
+
+
+def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionModel, config: RealignmentConfig,
+                       directory: Path, number: int) -> None:
+    """Trains a network on the labels as they are, and writes those of its own alignment in their place."""
+    stores = {split: read_frame_store(stage.out / split).to(stage.device) for split in SPLITS}
+    train_on(stage, stage.out, AcousticModelConfig(), stores["train"], hard_labels(stores["train"]), config,
+             config.seed * SEEDS_APART + 2000 + number, directory)
+    model = load_model(directory)[0].to(stage.device)
+    for split, store in stores.items():
+        words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
+        rows = dict(store.utterance_slices())
+        graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in rows}
+        index = {utterance: torch.arange(at.start, at.stop, device=stage.device) for utterance, at in rows.items()}
+        labels = best_pdfs(stage, graphs, index, partial(scaled_likelihoods, model, store))
+        pdfs = torch.from_numpy(np.concatenate([labels[utterance] for utterance in rows]))
+        logger.info("%s: %s gives %.2f%% of the frames of %s another label", stage.out.name.removesuffix(".partial"),
+                    directory.name, 100 * float((pdfs != store.pdfs.cpu()).double().mean()), split)
+        write_int_vectors(stage.out / split / "ali", labels.items())
+        write_frame_store(stage.out / split, replace(store.to(torch.device("cpu")), pdfs=pdfs))
+
+
+def scaled_likelihoods(model: AcousticModel, store: FrameStore, index: Tensor, pdfs: Tensor) -> Tensor:
+    """log p(x | pdf-id) up to a constant, of some pdf-ids (int64 [P]) at the frames `index`: float32 [T, P]."""
+    scores = torch.cat([log_posteriors([model], model.windows(store, part)) for part in index.split(4096)])
+    return (scores - model.log_priors).cpu()[:, pdfs]
 
 
 def adapt_speakers(stage: Stage, lexicon: Lexicon, split: str) -> None:

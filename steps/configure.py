@@ -28,13 +28,13 @@ from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.state_tying import StateTyingConfig
-from decant.training import TrainingConfig
+from decant.training import RealignmentConfig, TrainingConfig
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
     "fbank": FbankConfig, "hmm": HmmConfig, "monophone": MonophoneConfig, "state_tying": StateTyingConfig,
     "triphone": TriphoneConfig, "adaptation": AdaptationConfig, "frames": FramesConfig,
-    "acoustic_model": AcousticModelConfig,
+    "realignment": RealignmentConfig, "acoustic_model": AcousticModelConfig,
     "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
     "distillation": DistillationConfig,
     "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,

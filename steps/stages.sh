@@ -21,8 +21,8 @@ stage 4 tied --reads data lang fbank monophone --config lexicon state_tying trip
 stage 5 graph --reads lang monophone tied -- steps/make_graph.py
 
 # Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
-stage 6 alignment --reads data lang fbank monophone tied graph --config utterances search adaptation frames \
-  -- steps/align.py
+stage 6 alignment --reads data lang fbank monophone tied graph \
+  --config utterances search adaptation frames realignment -- steps/align.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
 stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
