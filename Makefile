@@ -11,10 +11,11 @@ demo: .venv/installed
 	recipes/espeak/run.sh
 
 test: .venv/installed
-	.venv/bin/python -m pytest -q --ignore tests/k2
+	.venv/bin/python -m pytest -q --ignore tests/k2 --ignore tests/engines
 
-test-k2: .venv-k2/installed
+test-k2: .venv/installed .venv-k2/installed
 	.venv-k2/bin/python -m pytest -q tests/k2
+	.venv/bin/python -m pytest -q tests/engines
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11, 4) <= v[:3] < (3, 13) else "Python 3.11 (from 3.11.4) or 3.12 is needed, not %d.%d.%d: make PYTHON=python3.12 ..." % v[:3])'

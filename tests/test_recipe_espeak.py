@@ -3,12 +3,20 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from decant.acoustic_model import load_model
+from decant.archive import read_matrices
+from decant.cepstra import gmm_features
+from decant.frame_store import read_frame_store
+from decant.gmm import load_gmm
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -31,6 +39,13 @@ num_iterations = 6
 realign_iterations = [3]
 last_split_iteration = 4
 num_gaussians = 200
+lda_dim = 20
+mllt_iterations = [2]
+speaker_adaptation = true
+fmllr_iterations = [2]
+[realignment]
+rounds = 1
+epochs = 1
 [acoustic_model]
 hidden_layers = 1
 hidden_units = 48
@@ -97,17 +112,48 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert {row["variant"] for row in students if row["split"] == "dev"} == {"temperature 1", "temperature 2"}
     assert len({row["variant"] for row in students if row["split"] == "test"}) == 1  # only what dev chose sees test
     assert all(0 <= row["wer_low"] <= row["wer"] <= row["wer_high"] for row in rows)
-    # Frame accuracy is against the triphones' alignment: the monophone's states are others.
-    assert {row["system"] for row in rows if row["frame_accuracy"] is None} == {"monophone"}
-    assert all(0 < row["frame_accuracy"] < 1 for row in rows if row["system"] != "monophone")
+    # Frame accuracy is against the last system's alignment: the states of those before are others.
+    others = {"monophone", "triphone", "triphone_lda"}
+    assert {row["system"] for row in rows if row["frame_accuracy"] is None} == others
+    assert all(0 < row["frame_accuracy"] < 1 for row in rows if row["system"] not in others)
     chance = 1 / 100
     assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
+
+
+def test_networks_learn_from_speaker_adapted_features_as_well(left_alone):
+    exp = left_alone.parent / "adapted"
+    shutil.copytree(left_alone, exp)
+    done = run(exp, "--frames.features", "fmllr", "--stop-stage", "7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    speakers = {line.split()[1] for line in (exp / "data/dev/utt2spk").read_text().splitlines()}
+    transforms = dict(read_matrices(exp / "alignment/dev/fmllr.scp"))
+    assert transforms.keys() == speakers
+    assert all(x.shape == (20, 21) and not np.array_equal(x, np.eye(20, 21)) for x in transforms.values())
+    # The store holds what the mixtures saw of the first utterance, before its speaker's transform and after it.
+    _, seen = load_gmm(exp / "tied/triphone_sat")
+    name, before = next(gmm_features(exp / "fbank/dev", seen))
+    speaker = dict(line.split() for line in (exp / "data/dev/utt2spk").read_text().splitlines())[name]
+    transform = transforms[speaker]
+    store = read_frame_store(exp / "alignment/dev")
+    first = dict(store.utterance_slices())[name]
+    after = before @ transform[:, :-1].T + transform[:, -1]
+    np.testing.assert_allclose(store.frames[first], after, rtol=2e-3, atol=1e-2)
+    model, _ = load_model(exp / "baseline")
+    assert model.features == "fmllr" and model.num_bins == 20
+
+
+def test_features_that_no_system_adapts_are_refused_before_any_work(left_alone):
+    done = run(left_alone.parent / "none", "--frames.features", "fmllr", "--triphone.speaker_adaptation", "false")
+    assert done.returncode != 0
+    assert "frames.features is fmllr, which needs triphone.speaker_adaptation = true" in done.stderr
+    assert not (left_alone.parent / "none").exists()
 
 
 def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_results(left_alone):
     exp = left_alone.parent / "killed"
     for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
                               ("tied.partial/triphone/tree.json", "tied"),
+                              ("alignment.partial/network_1/checkpoint.safetensors", "alignment"),
                               ("baseline.partial/checkpoint.safetensors", "baseline"),
                               ("baseline.partial/model.safetensors", "baseline"),
                               ("ensemble.partial/member_03/checkpoint.safetensors", "ensemble"),

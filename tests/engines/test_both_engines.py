@@ -1,0 +1,58 @@
+"""Runs in decant's environment with k2's beside it: make test-k2."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decant.archive import write_matrices
+from decant.decoding_graph import build_graph
+from decant.hmm import HmmConfig, TransitionModel, state_graph
+from decant.language_model import estimate_ngram, write_arpa
+from decant.lexicon import make_lexicon
+from decant.state_tying import DecisionTree, Split, monophone_tree
+from steps.common import Stage
+from steps.search import best_pdfs, decode_grid
+
+LEXICON = make_lexicon([("A", ("x",)), ("B", ("x", "y")), ("B", ("z",)), ("C", ("y", "z", "x")), ("D", ("z", "z"))])
+
+
+def tied_tree() -> DecisionTree:
+    """Monophone states, but for the middle of x, which depends on whether y follows."""
+    tree = monophone_tree(LEXICON.phones)
+    middle = tree.roots["x", 1]
+    return DecisionTree(tree.phones, dict(tree.roots) | {("x", 1): Split(2, frozenset("y"), middle, tree.num_pdfs)})
+
+
+@pytest.fixture
+def stages(tmp_path):
+    """A stage of each engine, with default settings."""
+    (tmp_path / "stage.toml").write_text("[search]\n")
+    return [Stage(tmp_path, tmp_path, 1, torch.device("cpu"), "", engine) for engine in ("kaldi", "k2")]
+
+
+def test_both_engines_align_alike(stages):
+    rng = np.random.default_rng(0)
+    model = TransitionModel(tied_tree(), HmmConfig(self_loop_scale=1.0))
+    graphs = {f"u{i:02d}": state_graph(list(rng.choice(list("ABCD"), 4)), LEXICON, model) for i in range(20)}
+    graphs["v"] = state_graph(["C", "C", "C"], LEXICON, model)
+    scores = {name: torch.from_numpy(rng.normal(0, 3, (3 if name == "v" else 80, model.num_pdfs))).float()
+              for name in graphs}
+    ours, k2s = (best_pdfs(stage, graphs, scores, lambda x, pdfs: x[:, pdfs]) for stage in stages)
+    assert list(ours) == list(k2s) == [name for name in graphs if name != "v"]  # v has too few frames
+    for name in ours:
+        assert np.array_equal(ours[name], k2s[name])
+
+
+def test_both_engines_recognise_the_same(stages, tmp_path: Path):
+    rng = np.random.default_rng(1)
+    model = TransitionModel(tied_tree(), HmmConfig())
+    write_arpa(estimate_ngram([["A", "B"], ["C", "A", "D"], ["D", "B", "C"]] * 5, 2, list("ABCD")), tmp_path / "lm.arpa")
+    build_graph(LEXICON, tmp_path / "lm.arpa", model, tmp_path / "graph")
+    write_matrices(tmp_path / "x", ((f"u{i}", rng.normal(0, 3, (60, model.num_pdfs)).astype(np.float32))
+                                    for i in range(5)))
+    settings = [(weight, penalty) for weight in (2.0, 8.0) for penalty in (0.0, -1.0)]
+    ours, k2s = (decode_grid(stage, tmp_path / "x.scp", tmp_path / "graph", settings, jobs=1) for stage in stages)
+    assert ours == k2s
+    assert any(len(words) > 1 for words in ours[2.0, 0.0].words.values())

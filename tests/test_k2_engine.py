@@ -1,0 +1,79 @@
+"""How stages call k2; what k2 finds is tested in tests/k2, in its own environment."""
+
+import json
+import stat
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from decant import k2_engine
+from decant.beam_search import Hypotheses, SearchConfig
+from decant.hmm import HmmConfig, TransitionModel, state_graph
+from decant.lexicon import make_lexicon
+from decant.state_tying import monophone_tree
+
+
+@pytest.fixture
+def other_python(tmp_path, monkeypatch):
+    """A program in the place of k2's Python: writes how it was called, then does what `body` says."""
+    def make(body: str):
+        python = tmp_path / "python"
+        python.write_text(f"#!{sys.executable}\nimport json, sys\nopen({str(tmp_path / 'called')!r}, 'w')"
+                          f".write(json.dumps(sys.argv[1:]))\n{body}\n")
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("DECANT_K2_PYTHON", str(python))
+        return tmp_path / "called"
+    return make
+
+
+def test_without_an_environment_the_error_says_how_to_make_one(monkeypatch):
+    monkeypatch.setenv("DECANT_K2_PYTHON", "/nowhere/python")
+    with pytest.raises(FileNotFoundError, match=r"/nowhere/python: .* `make \.venv-k2/installed`"):
+        k2_engine.find_python()
+
+
+def test_an_error_of_k2_is_the_stage_s_error(other_python):
+    other_python("print('read the graph', file=sys.stderr); sys.exit('error: x.scp: utterance u7: no frames')")
+    with pytest.raises(ValueError, match=r"^k2: x.scp: utterance u7: no frames \(exit status 1\)$"):
+        k2_engine.run("decode")
+
+
+def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):
+    found = [{"lm_weight": 8.0, "word_insertion_penalty": 0.0,
+              "utterances": {"u": {"words": ["a", "b"], "partial": False}, "v": {"words": [], "partial": True}}}]
+    called = other_python(f"open(sys.argv[sys.argv.index('--out') + 1], 'w').write({json.dumps(found)!r})")
+    grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0))
+    assert grid == {(8.0, 0.0): Hypotheses({"u": ("a", "b"), "v": ()}, ("v",))}
+    arguments = json.loads(called.read_text())
+    assert arguments[:3] == ["-m", "decant.k2_search", "decode"]
+    assert arguments[arguments.index("--beam") + 1] == "11.0"
+
+
+def test_an_alignment_asks_for_an_utterance_s_own_pdf_ids_and_gives_them_back(other_python, monkeypatch):
+    """A stand-in for k2 that answers with label 1 for every frame: each utterance's second-smallest pdf-id."""
+    other_python("""
+from pathlib import Path
+from decant.archive import read_matrices, write_int_vectors
+import numpy as np
+option = lambda name: Path(sys.argv[sys.argv.index(name) + 1])
+scores = read_matrices(option('--scp'))
+write_int_vectors(option('--out'), ((u, np.ones(len(x), np.int32)) for u, x in scores if u != 'c'))
+""")
+    monkeypatch.setattr(k2_engine, "MAX_FRAMES", 10)  # two calls
+    lexicon = make_lexicon([("A", ("x",)), ("B", ("y",))])
+    model = TransitionModel(monophone_tree(lexicon.phones), HmmConfig())
+    graphs = {name: state_graph([word], lexicon, model) for name, word in (("a", "A"), ("b", "B"), ("c", "A"))}
+    asked = []
+
+    def log_likelihoods(features, pdfs):
+        asked.append(pdfs.tolist())
+        return torch.zeros(len(features), len(pdfs))
+
+    features = {name: torch.zeros(length, 2) for name, length in (("a", 6), ("b", 7), ("c", 2))}
+    found = k2_engine.align(graphs, features, log_likelihoods)
+    assert asked == [sorted(set(graphs[name].pdfs.tolist())) for name in "abc"]
+    assert found["c"] is None
+    for name in "ab":
+        assert np.array_equal(found[name], [sorted(set(graphs[name].pdfs))[1]] * len(features[name]))
