@@ -52,10 +52,12 @@ def fmllr(frames: Tensor, precisions: Tensor, targets: Tensor, num_iterations: i
     num_frames, dims = frames.shape
     if num_frames < MIN_FRAMES:
         return identity(dims)
-    extended = pad(frames.double(), (0, 1), value=1.0)
-    linear = (targets.double().T @ extended).numpy()  # Gales' k, a row each
-    weighted = torch.stack([(extended * weight[:, None]).T @ extended for weight in precisions.double().T])
-    covariances = np.linalg.inv(weighted.numpy())  # of Gales' G
+    extended = pad(frames, (0, 1), value=1.0)
+    linear = (targets.T.double() @ extended.double()).numpy()  # Gales' k, a row each
+    weighted = torch.zeros(dims, (dims + 1) ** 2, dtype=torch.float64)  # Gales' G
+    for x, weights in zip(extended.split(512), precisions.split(512), strict=True):
+        weighted += weights.T @ (x[:, :, None] * x[:, None]).flatten(1)
+    covariances = np.linalg.inv(weighted.view(dims, dims + 1, dims + 1).numpy())
     ends = np.einsum("iab,ib->ia", covariances, linear)
     transform = np.eye(dims, dims + 1)
     for _ in range(num_iterations):

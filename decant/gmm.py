@@ -131,22 +131,27 @@ def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor:
     features: [T, D]; pdfs: int64 [T]. Gaussians that hold fewer than 10 frames keep their parameters, states without
     frames too. Returns the new mixtures and the mean log-likelihood a frame under the old ones.
     """
-    log_weights, means, variances = (x.clone() for x in (gmm.log_weights, gmm.means, gmm.variances))
-    total = 0.0
+    form, total = QuadraticForm(gmm), 0.0
+    occupancy, moments = torch.zeros_like(gmm.log_weights), torch.zeros_like(form.weights)
     for state, one, frames in gmm.by_state(features, pdfs):
-        scores = one.component_log_likelihoods(frames)[:, 0]
-        total += float(scores.logsumexp(dim=1).sum(dtype=torch.float64))
-        posteriors = scores.softmax(dim=1)
-        occupancy = posteriors.sum(dim=0)
-        fed = occupancy >= 10
-        mean = (posteriors.T @ frames) / occupancy.clamp(min=1e-3)[:, None]
-        variance = (posteriors.T @ frames.square()) / occupancy.clamp(min=1e-3)[:, None] - mean.square()
-        number = len(occupancy)
-        means[state, :number][fed] = mean[fed]
-        variances[state, :number][fed] = variance[fed].clamp(min=variance_floor)
-        share = occupancy.clamp(min=1e-2 * len(frames) / number)
-        log_weights[state, :number] = (share / share.sum()).log()
-    return DiagonalGmm(log_weights, means, variances), total / len(features)
+        number = one.means.shape[1]
+        squares = torch.cat([frames.square(), frames], dim=1)
+        scores = torch.addmm(form.constants[state, :number], squares, form.weights[state, :number].T)
+        log_likelihoods = scores.logsumexp(dim=1, keepdim=True)
+        total += float(log_likelihoods.sum(dtype=torch.float64))
+        posteriors = scores.sub_(log_likelihoods).exp_()
+        occupancy[state, :number] = posteriors.sum(dim=0)
+        moments[state, :number] = posteriors.T @ squares
+    square, mean = (moments / occupancy.clamp(min=1e-3)[:, :, None]).chunk(2, dim=2)
+    fed = (occupancy >= 10)[:, :, None]
+    num_frames = occupancy.sum(dim=1, keepdim=True)
+    share = torch.where(torch.isfinite(gmm.log_weights),
+                        torch.maximum(occupancy, 1e-2 * num_frames / gmm.num_gaussians[:, None]), 0.0)
+    return DiagonalGmm(
+        torch.where(num_frames > 0, (share / share.sum(dim=1, keepdim=True)).log(), gmm.log_weights),
+        torch.where(fed, mean, gmm.means),
+        torch.where(fed, (square - mean.square()).clamp(min=variance_floor), gmm.variances),
+    ), total / len(features)
 
 
 def shares(occupancies: np.ndarray, present: np.ndarray, total: int, power: float,
@@ -195,26 +200,35 @@ def mllt_transform(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
 
 
 def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Sequence[np.ndarray | None],
-                     speakers: Sequence[str], jobs: int = 1) -> dict[str, Tensor]:
+                     speakers: Sequence[str], jobs: int = 1, max_frames: int = 500_000) -> dict[str, Tensor]:
     """Each speaker's transform [D, D + 1] that suits the mixtures best (decant.fmllr), `jobs` speakers at a time.
 
-    Of every utterance: features float32 [T, D], labels int64 [T] or None if it has none, its speaker.
+    Of every utterance: features float32 [T, D], labels int64 [T] or None if it has none, its speaker. What the mixtures
+    say of the frames is found for several speakers together, of up to `max_frames` frames (or one speaker).
     """
-    def transform(speaker: str) -> Tensor:
-        mine = [i for i, other in enumerate(speakers) if other == speaker and labels[i] is not None]
-        if not mine:
-            return identity(gmm.means.shape[2])
-        parts = []
-        for _, one, frames in gmm.by_state(torch.cat([features[i] for i in mine]),
-                                           torch.from_numpy(np.concatenate([labels[i] for i in mine]))):
-            posteriors = one.component_log_likelihoods(frames)[:, 0].softmax(dim=1)
-            precisions = 1 / one.variances[0]
-            parts.append((frames, posteriors @ precisions, posteriors @ (one.means[0] * precisions)))
-        return fmllr(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-    names = sorted(set(speakers))
+    transforms = {speaker: identity(gmm.means.shape[2]) for speaker in sorted(set(speakers))}
+    of_speaker: dict[str, list[int]] = {speaker: [] for speaker in transforms}
+    for i, speaker in enumerate(speakers):
+        if labels[i] is not None:
+            of_speaker[speaker].append(i)
+    counts = {speaker: sum(len(features[i]) for i in mine) for speaker, mine in of_speaker.items() if mine}
+    first = np.cumsum([0, *counts.values()][:-1], dtype=np.int64) // max_frames
     with ThreadPoolExecutor(jobs) as pool:
-        return dict(zip(names, pool.map(transform, names), strict=True))
+        for block in np.unique(first):
+            names = [speaker for speaker, its_block in zip(counts, first, strict=True) if its_block == block]
+            mine = [i for speaker in names for i in of_speaker[speaker]]
+            frames, pdfs = torch.cat([features[i] for i in mine]), np.concatenate([labels[i] for i in mine])
+            parts = []
+            for _, one, its_frames in gmm.by_state(frames, torch.from_numpy(pdfs)):
+                posteriors = one.component_log_likelihoods(its_frames)[:, 0].softmax(dim=1)
+                precisions = 1 / one.variances[0]
+                parts.append((posteriors @ precisions, posteriors @ (one.means[0] * precisions)))
+            place = torch.from_numpy(pdfs.argsort(kind="stable").argsort())
+            statistics = (torch.cat(part)[place].split([counts[speaker] for speaker in names])
+                          for part in zip(*parts, strict=True))
+            transforms |= zip(names, pool.map(fmllr, frames.split([counts[speaker] for speaker in names]), *statistics),
+                              strict=True)
+    return transforms
 
 
 def flat_start(graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list[np.ndarray | None]:

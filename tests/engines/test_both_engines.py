@@ -48,7 +48,8 @@ def test_both_engines_align_alike(stages):
 def test_both_engines_recognise_the_same(stages, tmp_path: Path):
     rng = np.random.default_rng(1)
     model = TransitionModel(tied_tree(), HmmConfig())
-    write_arpa(estimate_ngram([["A", "B"], ["C", "A", "D"], ["D", "B", "C"]] * 5, 2, list("ABCD")), tmp_path / "lm.arpa")
+    spoken = [["A", "B"], ["C", "A", "D"], ["D", "B", "C"]] * 5
+    write_arpa(estimate_ngram(spoken, 2, list("ABCD")), tmp_path / "lm.arpa")
     build_graph(LEXICON, tmp_path / "lm.arpa", model, tmp_path / "graph")
     write_matrices(tmp_path / "x", ((f"u{i}", rng.normal(0, 3, (60, model.num_pdfs)).astype(np.float32))
                                     for i in range(5)))
