@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from decant.alignment import BestPath, align, equal_alignment, transition_counts
+from decant.alignment import align, equal_alignment, transition_counts
 from decant.cepstra import GmmFeatures
 from decant.files import write_tensors
 from decant.fmllr import affine, compose, fmllr, identity
@@ -239,12 +239,12 @@ def flat_start(graphs: Sequence[StateGraph], features: Sequence[Tensor]) -> list
 
 @dataclass(frozen=True)
 class TrainedGmm:
-    """What `train_gmm` returns. paths: of every utterance, None where no path reaches the end. transform: float32
-    [D, D] of the features, by MLLT. speakers: float32 [D, D + 1] of each speaker's features thereafter, by fMLLR."""
+    """What `train_gmm` returns. num_unusable: utterances without a path to the end, which took no part. transform:
+    float32 [D, D] of the features, by MLLT. speakers: float32 [D, D + 1] of each speaker's features, by fMLLR."""
 
     gmm: DiagonalGmm
     transitions: TransitionModel
-    paths: list[BestPath | None]
+    num_unusable: int
     transform: Tensor
     speakers: dict[str, Tensor]
 
@@ -302,9 +302,7 @@ def train_gmm(
             gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
         report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
                f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
-    paths = align([graph.reweighted(transitions) for graph in graphs], features, QuadraticForm(gmm).log_likelihoods,
-                  jobs)
-    return TrainedGmm(gmm, transitions, paths, transform, adapted)
+    return TrainedGmm(gmm, transitions, len(features) - len(usable), transform, adapted)
 
 
 def save_gmm(directory: Path, gmm: DiagonalGmm, features: GmmFeatures, tree: DecisionTree) -> None:

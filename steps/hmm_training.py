@@ -18,6 +18,6 @@ def save_hmm(directory: Path, trained: TrainedGmm, features: GmmFeatures, starte
     write_transitions(directory, trained.transitions)
     with atomic_path(directory / "training.json") as path:
         path.write_text(json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")
-    logger.info("%s: %d pdf-ids, %d Gaussians; %d of %d utterances could not be aligned",
+    logger.info("%s: %d pdf-ids, %d Gaussians; %d utterances could not be aligned",
                 directory.name.removesuffix(".partial"), trained.transitions.num_pdfs,
-                int(trained.gmm.num_gaussians.sum()), sum(path is None for path in trained.paths), len(trained.paths))
+                int(trained.gmm.num_gaussians.sum()), trained.num_unusable)

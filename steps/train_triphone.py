@@ -33,7 +33,10 @@ def main(stage: Stage) -> None:
     systems = [name for name, wanted in (("triphone", True), ("triphone_lda", config.lda_dim),
                                          ("triphone_sat", config.speaker_adaptation)) if tying.num_leaves and wanted]
     for name, before in zip(systems, [stage.exp / "monophone", *(stage.out / name for name in systems)], strict=False):
-        train(stage, before, stage.out / name, config)
+        if (stage.out / name / "training.json").exists():
+            logger.info("%s: done before, kept", name)
+        else:
+            train(stage, before, stage.out / name, config)
     with atomic_path(stage.out / "models.json") as path:
         path.write_text(json.dumps(systems) + "\n")
 
@@ -75,10 +78,11 @@ def train(stage: Stage, before: Path, out: Path, config: TriphoneConfig) -> None
                         speakers=[speaker_of[utterance] for utterance in features] if speakers else ())
     if out.name == "triphone_lda":
         seen = replace(seen, transform=(trained.transform @ torch.from_numpy(seen.transform)).numpy())
-    save_hmm(out, trained, seen, started)
+    out.mkdir(exist_ok=True)
     if speakers:
         write_matrices(out / "fmllr", ((speaker, compose(trained.speakers[speaker], speakers[speaker]).numpy())
                                        for speaker in sorted(speakers)))
+    save_hmm(out, trained, seen, started)
 
 
 def discriminant_features(features_dir: Path, tree: DecisionTree, events: Mapping[str, np.ndarray], num_cepstra: int,

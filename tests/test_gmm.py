@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from decant.alignment import align
 from decant.cepstra import GmmFeatures
 from decant.gmm import (
     DiagonalGmm,
     MonophoneConfig,
+    QuadraticForm,
     flat_start,
     load_gmm,
     reestimate,
@@ -109,7 +111,9 @@ def test_a_flat_start_finds_the_phones_borders():
     graphs = [state_graph(words, lexicon, model) for words in transcripts]
     trained = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=lambda line: None)
     phone_of = {pdf: phone for phone in lexicon.phones for pdf in trained.transitions.pdfs(("SIL", phone, "SIL"))}
-    right = [phone_of[pdf] == phone for path, phones in zip(trained.paths, truth, strict=True)
+    paths = align([graph.reweighted(trained.transitions) for graph in graphs], features,
+                  QuadraticForm(trained.gmm).log_likelihoods)
+    right = [phone_of[pdf] == phone for path, phones in zip(paths, truth, strict=True)
              for pdf, phone in zip(path.pdfs, phones, strict=True)]
     assert np.mean(right) > 0.97
     assert int(trained.gmm.num_gaussians.sum()) == 30
