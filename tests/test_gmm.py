@@ -6,11 +6,13 @@ import torch
 
 from decant.alignment import align
 from decant.cepstra import GmmFeatures
+from decant.fmllr import affine, identity
 from decant.gmm import (
     DiagonalGmm,
     MonophoneConfig,
     QuadraticForm,
     flat_start,
+    fmllr_transforms,
     load_gmm,
     reestimate,
     save_gmm,
@@ -139,3 +141,28 @@ def test_mllt_turns_the_features_with_the_means():
         found[rounds] = last + float(torch.linalg.slogdet(transform)[1])
     assert found[2, 4] > found[()] + 0.3
     assert not torch.equal(transform, torch.eye(2))
+
+
+def test_each_speaker_s_transform_brings_its_features_to_the_mixtures():
+    """Three speakers who shift and stretch the same mixtures' frames, one of them too short, one without labels."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([[[0.0, 0.0]], [[6.0, -3.0]], [[-5.0, 4.0]]])
+    gmm = DiagonalGmm(torch.zeros(3, 1), means, torch.ones(3, 1, 2))
+    spoken = {"far": ([[0.5, 0.0], [0.2, 1.5]], [3.0, -1.0]), "near": ([[1.1, 0.0], [0.0, 0.9]], [0.0, 0.5]),
+              "short": ([[1.0, 0.0], [0.0, 1.0]], [2.0, 2.0]), "silent": ([[1.0, 0.0], [0.0, 1.0]], [2.0, 2.0])}
+    features, labels, speakers, clean = [], [], [], []
+    for i, (speaker, (turn, shift)) in enumerate(sorted(spoken.items()) * 2):
+        pdfs = torch.randint(3, (100 if speaker == "short" else 2000,), generator=generator)
+        clean.append(gmm.means[pdfs, 0] + torch.randn(len(pdfs), 2, generator=generator))
+        features.append(clean[i] @ torch.tensor(turn).T + torch.tensor(shift))
+        labels.append(None if speaker == "silent" else pdfs.numpy())
+        speakers.append(speaker)
+    found = fmllr_transforms(gmm, features, labels, speakers)
+    assert found.keys() == spoken.keys()
+    for frames, speaker, before in zip(features, speakers, clean, strict=True):
+        if speaker in ("far", "near"):
+            assert (affine(found[speaker], frames) - before).abs().mean() < 0.1
+        else:
+            assert torch.equal(found[speaker], identity(2))
+    one_by_one = fmllr_transforms(gmm, features, labels, speakers, jobs=2, max_frames=1)
+    assert all(torch.allclose(found[speaker], one_by_one[speaker], atol=1e-4) for speaker in spoken)

@@ -3,8 +3,9 @@
     PYTHONPATH=. .venv/bin/python tests/benchmarks/k2_against_kaldi.py exp/an4 --k2-python .venv-k2/bin/python
 
 decodes with kaldi-decoder (decant.beam_search) and k2 (decant.k2_search, run by the other Python) the same
-log-likelihoods through the same graph, at several beams; then aligns with decant.alignment.viterbi and k2. Seconds are
-wall clock on one thread; k2's are those of its command less those of the same command on one utterance.
+log-likelihoods through the same graph, at several beams; then aligns with decant.alignment and k2, from likelihoods
+that are there already. Seconds are wall clock on one thread; k2's are those of its command less those of the same
+command on one utterance.
 """
 
 import argparse
@@ -22,10 +23,9 @@ import kaldifst
 import numpy as np
 import torch
 
-from decant.alignment import viterbi
+from decant.alignment import align
 from decant.archive import read_int_vectors, read_matrices, write_matrices
 from decant.beam_search import Graph, SearchConfig, read_graph
-from decant.cepstra import gmm_features
 from decant.data_dir import read_data_dir
 from decant.gmm import load_gmm
 from decant.hmm import StateGraph, read_transitions, state_graph
@@ -36,6 +36,7 @@ from decant.scoring import Sentences, word_errors
 from decant.state_graphs import acceptor, write_acceptors
 from steps.common import Stage, hmm_folders
 from steps.decode_and_score import System, write_likelihoods
+from steps.features import mixture_features
 
 FRAMES_A_SECOND = 100
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,14 +135,16 @@ def compare_alignment(k2_python: Path, graphs: dict[str, StateGraph], scp: Path,
     k2_seconds = run_k2(k2_python, *common, "--scp", scp) - start
     found = dict(read_int_vectors(scratch / "ali.scp"))
     started = time.monotonic()
-    paths = {utterance: viterbi([graphs[utterance]], [torch.from_numpy(x)])[0] for utterance, x in matrices.items()}
+    paths = align([graphs[utterance] for utterance in matrices], [torch.from_numpy(x) for x in matrices.values()],
+                  lambda x, pdfs: x[:, pdfs])
     own_seconds = time.monotonic() - started
-    ours = {utterance: path.pdfs for utterance, path in paths.items() if path is not None}
+    ours = {utterance: path.pdfs for utterance, path in zip(matrices, paths, strict=True) if path is not None}
     assert ours.keys() == found.keys()
     equal = np.concatenate([ours[utterance] == found[utterance] for utterance in ours])
+    hours = sum(map(len, matrices.values())) / FRAMES_A_SECOND / 3600
     print(f"alignment: {len(ours)} of {len(matrices)} utterances, {len(equal)} frames, {equal.mean():.4%} of them the "
-          f"same pdf-id; viterbi {own_seconds:.1f} s (one at a time), k2 {k2_seconds:.1f} s (and {start:.1f} s to "
-          "start)")
+          f"same pdf-id; utterance-hours a second: decant {hours / own_seconds:.3f}, k2 {hours / k2_seconds:.3f} (and "
+          f"{start:.1f} s to start), ratio {k2_seconds / own_seconds:.2f}")
 
 
 def main() -> None:
@@ -166,12 +169,12 @@ def main() -> None:
                          scratch)
         compare_n_best(given.k2_python, graph_dir, scratch / "network.scp", refs, data_dir / "text",
                        exp / "lang" / "lm.arpa", train, given.lm_weight, scratch)
-        transitions, (gmm, seen) = read_transitions(states), load_gmm(states)
+        transitions, (gmm, _) = read_transitions(states), load_gmm(states)
         graphs = {utterance.id: state_graph(utterance.words, lexicon, transitions) for utterance in utterances
                   if all(word in lexicon.pronunciations for word in utterance.words)}
         write_matrices(scratch / "mixtures", (
-            (utterance, gmm.log_likelihoods(torch.from_numpy(x)).numpy())
-            for utterance, x in gmm_features(exp / "fbank" / given.split, seen) if utterance in graphs))
+            (utterance, gmm.log_likelihoods(x).numpy())
+            for utterance, x in mixture_features(exp, states, given.split) if utterance in graphs))
         compare_alignment(given.k2_python, graphs, scratch / "mixtures.scp", transitions.num_pdfs, scratch)
 
 
