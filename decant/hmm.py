@@ -292,10 +292,15 @@ def write_transitions(directory: Path, transitions: TransitionModel) -> None:
                              f' "tree": "{transitions.tree.fingerprint}",\n "probs": [\n  {rows}]}}\n')
 
 
-def read_transitions(directory: Path) -> TransitionModel:
-    """Reads what `write_transitions` wrote. Raises ValueError if the tree is another."""
+def read_transitions(directory: Path, phones: Sequence[str]) -> TransitionModel:
+    """Reads what `write_transitions` wrote. Raises ValueError if the tree is another, or of other phones than these."""
     content, tree = json.loads((directory / "transitions.json").read_text()), read_tree(directory / "tree.json")
     if tree.fingerprint != content["tree"]:
         raise ValueError(f"{directory}: tree.json is not the tree that transitions.json was made with; run the stage "
                          "that writes them again")
+    if tuple(phones) != tree.phones:
+        differing = sorted({*phones} ^ {*tree.phones})
+        raise ValueError(f"{directory / 'tree.json'}: the tree of another phone set than the lexicon's (only in one of "
+                         f"them: {' '.join(differing) or 'none, the order differs'}); train its system again with this "
+                         "lexicon")
     return TransitionModel(tree, HmmConfig(**content["config"]), np.array(content["probs"]))

@@ -23,7 +23,8 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, before: Path, adapte
     unadapted, recognises and aligns; its phones in context name the states of `adapted`."""
     [config] = stage.config(adaptation=AdaptationConfig)
     first, _ = load_gmm(before)
-    transitions, tree = read_transitions(before), read_transitions(adapted).tree
+    transitions = read_transitions(before, lexicon.phones)
+    tree = read_transitions(adapted, lexicon.phones).tree
     features = dict(mixture_features(stage.exp, before, split))
     setting = (config.lm_weight, 0.0)
     with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:

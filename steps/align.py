@@ -33,7 +33,7 @@ from steps.search import best_pdfs
 def main(stage: Stage) -> None:
     [config] = stage.config(realignment=RealignmentConfig)
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
-    transitions = read_transitions(hmm_folders(stage.exp)[-1])
+    transitions = read_transitions(hmm_folders(stage.exp)[-1], lexicon.phones)
     label_with_mixtures(stage, lexicon, transitions)
     for number in range(1, config.rounds + 1):
         label_with_network(stage, lexicon, transitions, config, stage.out / f"network_{number}", number)

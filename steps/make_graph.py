@@ -9,7 +9,8 @@ from steps.common import Stage, hmm_folders, run_step
 def main(stage: Stage) -> None:
     lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
     for folder in hmm_folders(stage.exp):
-        build_graph(lexicon, stage.exp / "lang" / "lm.arpa", read_transitions(folder), stage.out / folder.name)
+        transitions = read_transitions(folder, lexicon.phones)
+        build_graph(lexicon, stage.exp / "lang" / "lm.arpa", transitions, stage.out / folder.name)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def train(stage: Stage, before: Path, out: Path, config: TriphoneConfig) -> None
     words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / "train")}
     features_dir = stage.exp / "fbank" / "train"
     gmm, seen = load_gmm(before)
-    transitions = read_transitions(before)
+    transitions = read_transitions(before, lexicon.phones)
     features = dict(gmm_features(features_dir, seen))
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
     paths = align(graphs, list(features.values()), QuadraticForm(gmm).log_likelihoods, stage.jobs)

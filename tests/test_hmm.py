@@ -57,12 +57,14 @@ def test_transitions_are_reestimated_from_counts_and_never_become_zero():
 def test_transitions_survive_a_file(tmp_path):
     model = TransitionModel(monophone_tree(("SIL", "x")), UNSCALED)
     write_transitions(tmp_path, model)
-    read = read_transitions(tmp_path)
+    read = read_transitions(tmp_path, ("SIL", "x"))
     assert read.tree == model.tree and read.config == model.config
     assert np.array_equal(read.probs, model.probs)
+    with pytest.raises(ValueError, match=r"tree.json: the tree of another phone set .* \(only in one of them: x y\)"):
+        read_transitions(tmp_path, ("SIL", "y"))
     write_tree(tmp_path / "tree.json", monophone_tree(("SIL", "y")))
     with pytest.raises(ValueError, match=r"tree.json is not the tree that transitions.json was made with"):
-        read_transitions(tmp_path)
+        read_transitions(tmp_path, ("SIL", "y"))
 
 
 def test_a_word_of_one_phone_gives_silence_phone_silence():

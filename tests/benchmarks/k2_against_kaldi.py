@@ -169,7 +169,7 @@ def main() -> None:
                          scratch)
         compare_n_best(given.k2_python, graph_dir, scratch / "network.scp", refs, data_dir / "text",
                        exp / "lang" / "lm.arpa", train, given.lm_weight, scratch)
-        transitions, (gmm, _) = read_transitions(states), load_gmm(states)
+        transitions, (gmm, _) = read_transitions(states, lexicon.phones), load_gmm(states)
         graphs = {utterance.id: state_graph(utterance.words, lexicon, transitions) for utterance in utterances
                   if all(word in lexicon.pronunciations for word in utterance.words)}
         write_matrices(scratch / "mixtures", (
