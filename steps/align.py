@@ -56,9 +56,10 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
         words = {utterance.id: utterance.words for utterance in utterances}
         features = dict(mixture_features(stage.exp, model, split, stage.out))
         unusable = read_unusable(stage.exp / "fbank" / split)
+        unlabelled = {}
         for utterance in list(features):  # stage 1 has refused such words in train
             if unknown := [word for word in words[utterance] if word not in lexicon.pronunciations]:
-                unusable[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
+                unlabelled[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
                 del features[utterance]
         graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in features}
         labels = best_pdfs(stage, graphs, features, QuadraticForm(gmm).log_likelihoods)
@@ -66,7 +67,10 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
             unusable[utterance] = (f"{len(features[utterance])} frames are fewer than the "
                                    f"{graphs[utterance].min_frames} states of its transcript")
         check_unusable(split, unusable, len(utterances), limits)
-        write_unusable(out, unusable)
+        if unlabelled:
+            logger.info("%s: %d of %d utterances have a word that the lexicon lacks: they are decoded, but have no labels",
+                        split, len(unlabelled), len(utterances))
+        write_unusable(out, unusable | unlabelled)
         write_int_vectors(out / "ali", labels.items())
         write_frame_store(out, pack(
             (utterance, x, labels[utterance])

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from decant.acoustic_model import load_model
-from decant.archive import read_matrices
+from decant.archive import read_int_vectors, read_matrices
 from decant.cepstra import gmm_features
+from decant.fbank import read_unusable
 from decant.frame_store import read_frame_store
 from decant.gmm import load_gmm
+from decant.hmm import read_transitions
+from decant.lexicon import read_lexicon
+from steps.align import label_with_mixtures
+from steps.common import Stage
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -140,6 +146,23 @@ def test_networks_learn_from_speaker_adapted_features_as_well(left_alone):
     np.testing.assert_allclose(store.frames[first], after, rtol=2e-3, atol=1e-2)
     model, _ = load_model(exp / "baseline")
     assert model.features == "fmllr" and model.num_bins == 20
+
+
+def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, tmp_path):
+    """However many they are: max_unusable is for what cannot be decoded."""
+    exp = tmp_path / "exp"
+    shutil.copytree(left_alone, exp)
+    text = exp / "data/dev/text"
+    lines = text.read_text().splitlines()
+    unknown = {line.split()[0] for line in lines[::2]}
+    text.write_text("".join(f"{line}{' XYZZY' if line.split()[0] in unknown else ''}\n" for line in lines))
+    shutil.copy(exp / "alignment/stage.toml", tmp_path)
+    stage = Stage(exp, tmp_path, 1, torch.device("cpu"), "")
+    lexicon = read_lexicon(exp / "lang/lexicon.txt")
+    label_with_mixtures(stage, lexicon, read_transitions(exp / "tied/triphone_sat", lexicon.phones))
+    assert read_unusable(tmp_path / "dev").keys() == unknown
+    assert {utterance for utterance, _ in read_int_vectors(tmp_path / "dev/ali.scp")} == (
+        {line.split()[0] for line in lines} - unknown)
 
 
 def test_features_that_no_system_adapts_are_refused_before_any_work(left_alone):
