@@ -96,6 +96,8 @@ def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
     if not (directory / "model.safetensors").exists():
         raise FileNotFoundError(f"{directory}: no model.safetensors here; run the stage that trains it")
     settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
+    if missing := [name for name in NOT_SIZES if name not in settings["acoustic_model"]]:
+        raise ValueError(f"{directory}: config.toml lacks {', '.join(missing)}: it is of an older decant; train again")
     others = [settings["acoustic_model"].pop(name) for name in NOT_SIZES]
     features = FbankConfig(**settings["fbank"])
     model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), *others)

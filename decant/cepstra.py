@@ -23,6 +23,8 @@ LIFTER = 22  # Kaldi's and HTK's cepstral lifter
 def cepstra(fbanks: np.ndarray, num_cepstra: int) -> np.ndarray:
     """Mel-frequency cepstral coefficients [T, C] of log-mel frames [T, F]: orthonormal DCT-II, liftered as in HTK."""
     num_bins = fbanks.shape[1]
+    if num_cepstra > num_bins:
+        raise ValueError(f"{num_cepstra} cepstra of {num_bins} filterbank bins; lower monophone.num_cepstra")
     quefrency = np.arange(num_cepstra)
     basis = np.cos(np.pi / num_bins * (np.arange(num_bins)[:, None] + 0.5) * quefrency) * math.sqrt(2 / num_bins)
     basis[:, 0] = math.sqrt(1 / num_bins)

@@ -57,12 +57,11 @@ class GraphFacts:
     tree: str  # the fingerprint of the decision tree that it was built with
     states: int
     arcs: int
-    seconds: float  # wall clock
-    peak_memory_mb: float  # of the whole process up to then
 
 
 def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_dir: Path) -> GraphFacts:
-    """Write HCLG.fst (OpenFst, const), words.txt, phones.txt and graph.json into `out_dir`.
+    """Write HCLG.fst (OpenFst, const), words.txt, phones.txt and graph.json into `out_dir`; timing.json has the seconds
+    that it took and the most memory of the process up to then.
 
     Words of the language model that the lexicon lacks are left out, with a notice. Raises ValueError if the
     ARPA file is damaged, empty or shares no word with the lexicon, and if a phone of the lexicon has no HMM.
@@ -92,11 +91,13 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
         graph = add_hmm_self_loops(to_arrays(hclg, Path(scratch, "hclg.fst")), transitions.self_loop_log_prob)
     write_arrays(out_dir / "HCLG.fst", graph)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    facts = GraphFacts(transitions.num_pdfs, transitions.tree.fingerprint, len(graph.final), len(graph.arcs),
-                       seconds=round(time.monotonic() - started, 2), peak_memory_mb=round(peak_kib / 1024, 1))
-    with atomic_path(out_dir / "graph.json") as temporary:
-        temporary.write_text(json.dumps(asdict(facts), indent=2) + "\n")
-    log.info("%s: %d states, %d arcs, %.1f s", out_dir / "HCLG.fst", facts.states, facts.arcs, facts.seconds)
+    facts = GraphFacts(transitions.num_pdfs, transitions.tree.fingerprint, len(graph.final), len(graph.arcs))
+    cost = {"seconds": round(time.monotonic() - started, 2), "peak_memory_mb": round(peak_kib / 1024, 1)}
+    for name, content in (("graph.json", asdict(facts)), ("timing.json", cost)):
+        with atomic_path(out_dir / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
+    log.info("%s: %d states, %d arcs; %.1f s, at most %.0f MB", out_dir / "HCLG.fst", facts.states, facts.arcs,
+             *cost.values())
     return facts
 
 

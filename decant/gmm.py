@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decant.alignment import align, equal_alignment, transition_counts
@@ -42,11 +42,18 @@ class GmmTrainingConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.last_split_iteration <= self.num_iterations:
             raise ValueError("last_split_iteration has to lie between 1 and num_iterations")
+        if self.num_gaussians < 1 or self.variance_floor <= 0:
+            raise ValueError("num_gaussians has to be at least 1, variance_floor above 0")
 
 
 @dataclass(frozen=True)
 class MonophoneConfig(GmmTrainingConfig):
     num_cepstra: int = 13  # cepstral coefficients with the zeroth; first and second differences are added
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_cepstra < 1:
+            raise ValueError(f"num_cepstra is {self.num_cepstra}; it has to be at least 1 (13 is usual)")
 
 
 @dataclass(frozen=True)
@@ -87,10 +94,6 @@ class DiagonalGmm:
         return torch.addmm(form.constants.flatten(), squares, form.weights.flatten(0, 1).T).unflatten(
             1, form.constants.shape)
 
-    def log_likelihoods(self, features: Tensor) -> Tensor:
-        """log p(x | pdf-id): float32 [T, S] of features [T, D]."""
-        return QuadraticForm(self).log_likelihoods(features, torch.arange(len(self.means)))
-
     def by_state(self, features: Tensor, pdfs: Tensor) -> Iterator[tuple[int, "DiagonalGmm", Tensor]]:
         """(pdf-id, its mixture without padding, its frames [T, D]) of every pdf-id (int64 [T]) that has frames."""
         counts, widths = torch.bincount(pdfs, minlength=len(self.means)).tolist(), self.num_gaussians.tolist()
@@ -109,8 +112,9 @@ class QuadraticForm:
         self.weights = torch.cat([-0.5 * precisions, scaled], dim=2)  # [S, M, 2 D]
         self.num_gaussians = gmm.num_gaussians
 
-    def log_likelihoods(self, features: Tensor, pdfs: Tensor) -> Tensor:
-        """log p(x | pdf-id) of some pdf-ids (int64 [P]): float32 [T, P] of features [T, D]."""
+    def log_likelihoods(self, features: Tensor, pdfs: Tensor | None = None) -> Tensor:
+        """log p(x | pdf-id) of some pdf-ids (int64 [P]), or of all: float32 [T, P] of features [T, D]."""
+        pdfs = torch.arange(len(self.constants)) if pdfs is None else pdfs
         # States with about as many Gaussians together, so that little is computed for padding; frames innermost, so
         # that sums over Gaussians run along them, and in parts that stay in the processor's cache.
         order = self.num_gaussians[pdfs].argsort(stable=True)
@@ -200,18 +204,33 @@ def mllt_transform(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
 
 
 def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Sequence[np.ndarray | None],
-                     speakers: Sequence[str], jobs: int = 1, max_frames: int = 500_000) -> dict[str, Tensor]:
+                     speakers: Sequence[str], silence: np.ndarray, jobs: int = 1,
+                     max_frames: int = 500_000) -> dict[str, Tensor]:
     """Each speaker's transform [D, D + 1] that suits the mixtures best (decant.fmllr), `jobs` speakers at a time.
 
-    Of every utterance: features float32 [T, D], labels int64 [T] or None if it has none, its speaker. What the mixtures
-    say of the frames is found for several speakers together, of up to `max_frames` frames (or one speaker).
+    Of every utterance: features float32 [T, D], labels int64 [T] or None if it has none, its speaker. Frames of
+    `silence` (pdf-ids) say nothing of a speaker (Kaldi's silence-weight 0). What the mixtures say of the frames is
+    found for several speakers together, of up to `max_frames` frames (or one speaker). Raises ValueError naming a
+    speaker whose frames do not vary in every direction.
     """
+    speech = [None if pdfs is None else ~np.isin(pdfs, silence) for pdfs in labels]
+    features = [x if kept is None else x[torch.from_numpy(kept)] for x, kept in zip(features, speech, strict=True)]
+    labels = [None if kept is None else pdfs[kept] for pdfs, kept in zip(labels, speech, strict=True)]
+
+    def transform(speaker: str, *statistics: Tensor) -> Tensor:
+        try:
+            return fmllr(*statistics)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"speaker {speaker}: the frames of speech lie in a plane, so that no transform can be "
+                             "estimated; look at the audio, or leave it out") from None
+
     transforms = {speaker: identity(gmm.means.shape[2]) for speaker in sorted(set(speakers))}
     of_speaker: dict[str, list[int]] = {speaker: [] for speaker in transforms}
     for i, speaker in enumerate(speakers):
         if labels[i] is not None:
             of_speaker[speaker].append(i)
-    counts = {speaker: sum(len(features[i]) for i in mine) for speaker, mine in of_speaker.items() if mine}
+    counts = {speaker: sum(len(features[i]) for i in mine) for speaker, mine in of_speaker.items()}
+    counts = {speaker: count for speaker, count in counts.items() if count}
     first = np.cumsum([0, *counts.values()][:-1], dtype=np.int64) // max_frames
     with ThreadPoolExecutor(jobs) as pool:
         for block in np.unique(first):
@@ -226,8 +245,8 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
             place = torch.from_numpy(pdfs.argsort(kind="stable").argsort())
             statistics = (torch.cat(part)[place].split([counts[speaker] for speaker in names])
                           for part in zip(*parts, strict=True))
-            transforms |= zip(names, pool.map(fmllr, frames.split([counts[speaker] for speaker in names]), *statistics),
-                              strict=True)
+            split_frames = frames.split([counts[speaker] for speaker in names])
+            transforms |= zip(names, pool.map(transform, names, split_frames, *statistics), strict=True)
     return transforms
 
 
@@ -285,7 +304,7 @@ def train_gmm(
             transitions = transitions.reestimated(
                 sum(transition_counts(graphs[i], paths[i].states, transitions.num_pdfs) for i in usable))
         if iteration in fmllr_iterations:
-            more = fmllr_transforms(gmm, features, labels, speakers, jobs)
+            more = fmllr_transforms(gmm, features, labels, speakers, transitions.silence_pdfs, jobs)
             features = [affine(more[speaker], x) for speaker, x in zip(speakers, features, strict=True)]
             adapted = {speaker: compose(more[speaker], before) for speaker, before in adapted.items()}
         x = torch.cat([features[i] for i in usable])
@@ -316,12 +335,19 @@ def save_gmm(directory: Path, gmm: DiagonalGmm, features: GmmFeatures, tree: Dec
 def load_gmm(directory: Path) -> tuple[DiagonalGmm, GmmFeatures]:
     """The mixtures that `save_gmm` wrote and what they see.
 
-    Raises ValueError if the folder's tree.json is not the tree of their states.
+    Raises ValueError if the file is damaged, or if the folder's tree.json is not the tree of their states.
     """
-    with safe_open(directory / "gmm.safetensors", framework="pt") as file:
-        if file.metadata()["tree"] != read_tree(directory / "tree.json").fingerprint:
-            raise ValueError(f"{directory}: gmm.safetensors was trained with another tree than tree.json; run the "
-                             "stage that writes them again")
-        transform = file.get_tensor("transform").numpy() if "transform" in file.keys() else None  # noqa: SIM118
-        return (DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm))),
-                GmmFeatures(int(file.metadata()["num_cepstra"]), transform, json.loads(file.metadata()["adapted"])))
+    path, tree = directory / "gmm.safetensors", read_tree(directory / "tree.json")
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            transform = file.get_tensor("transform").numpy() if "transform" in file.keys() else None  # noqa: SIM118
+            gmm = DiagonalGmm(*(file.get_tensor(f.name) for f in fields(DiagonalGmm)))
+            seen = GmmFeatures(int(facts["num_cepstra"]), transform, json.loads(facts["adapted"]))
+            fingerprint = facts["tree"]
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged, or of an older decant ({error}); run its stage again") from error
+    if fingerprint != tree.fingerprint:
+        raise ValueError(f"{directory}: gmm.safetensors was trained with another tree than tree.json; run the stage "
+                         "that writes them again")
+    return gmm, seen

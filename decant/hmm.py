@@ -69,6 +69,11 @@ class TransitionModel:
         self.probs = initial if probs is None else probs
         self._pdfs: dict[Context, list[int]] = {}
 
+    @property
+    def silence_pdfs(self) -> np.ndarray:
+        """The pdf-ids of silence, int64."""
+        return np.unique([self.tree.pdfs_of(SILENCE_PHONE, state) for state in range(NUM_SILENCE_STATES)])
+
     def pdfs(self, context: Context) -> list[int]:
         """The pdf-ids of a phone's states in its context, in order."""
         if context not in self._pdfs:

@@ -29,27 +29,35 @@ def find_python() -> Path:
     if not python.exists():
         raise FileNotFoundError(f"{python}: there is no Python with k2; make one by `make .venv-k2/installed`, or name "
                                 "another that has k2 in the environment variable DECANT_K2_PYTHON")
-    return python
+    return python.absolute()
+
+
+def check_python() -> None:
+    """Raises ValueError with its error if the Python of `find_python` cannot import what the searches need."""
+    run("--help")
 
 
 def run(*arguments: object) -> None:
     """Runs the command line of decant.k2_search; what it says goes into the log. Raises ValueError with its error."""
     command = [str(find_python()), "-m", "decant.k2_search", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop("VIRTUAL_ENV", None)
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     last = ""
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as process:
         for line in process.stderr:
-            if last := line.rstrip() or last:
-                log.info("k2: %s", last)
+            if line := line.rstrip():
+                last = line
+                log.info("k2: %s", line)
     if process.returncode:
         raise ValueError(f"k2: {last.removeprefix('error: ')} (exit status {process.returncode})")
 
 
 def decode_grid(scp: Path, graph_dir: Path, lm_weights: Sequence[float], word_insertion_penalties: Sequence[float],
-                config: SearchConfig, device: str = "cpu") -> dict[Setting, Hypotheses]:
-    """What decant.beam_search.decode_grid returns, found by k2. Raises FileNotFoundError and ValueError."""
-    with TemporaryDirectory() as scratch:
+                config: SearchConfig, device: str, folder: Path) -> dict[Setting, Hypotheses]:
+    """What decant.beam_search.decode_grid returns, found by k2; folder: for its files meanwhile. Raises
+    FileNotFoundError and ValueError."""
+    with TemporaryDirectory(dir=folder, prefix=".") as scratch:
         out = Path(scratch, "decoded.json")
         run("decode", "--scp", scp, "--graph", graph_dir, "--lm-weight", *lm_weights, "--word-insertion-penalty",
             *word_insertion_penalties, "--beam", config.beam, "--max-active", config.max_active, "--lattice-beam", 1,
@@ -62,10 +70,10 @@ def decode_grid(scp: Path, graph_dir: Path, lm_weights: Sequence[float], word_in
 
 
 def align(graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor], log_likelihoods: LogLikelihoods,
-          device: str = "cpu") -> dict[str, np.ndarray | None]:
+          device: str, folder: Path) -> dict[str, np.ndarray | None]:
     """The best path's pdf-ids (int64 [T]) of every utterance, found by k2; None where no path reaches the end.
 
-    features: of every utterance, sorted by name, what `log_likelihoods` takes.
+    features: of every utterance, sorted by name, what `log_likelihoods` takes. folder: for its files meanwhile.
     """
     paths: dict[str, np.ndarray | None] = {}
     for part in _parts(features):
@@ -77,7 +85,7 @@ def align(graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor], log_
                 x = own_scores(graphs[utterance], features[utterance], log_likelihoods)[1].numpy()
                 yield utterance, np.pad(x, ((0, 0), (0, width - x.shape[1])))
 
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory(dir=folder, prefix=".") as scratch:
             write_matrices(Path(scratch, "scores"), scores())
             write_acceptors(Path(scratch, "graphs.npz"), {
                 utterance: acceptor(replace(graphs[utterance], pdfs=places)) for utterance, (_, places) in own.items()

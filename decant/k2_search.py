@@ -11,8 +11,10 @@ The letters: T frames, S pdf-ids, A arcs.
 """
 
 import argparse
+import ctypes
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -358,15 +360,33 @@ def _arguments() -> argparse.Namespace:
     for command in (decoding, aligning):
         command.add_argument("--scp", type=Path, required=True, help="log-likelihoods")
         command.add_argument("--batch-frames", type=int, help="frames of utterances searched at a time")
-        command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+        command.add_argument("--device", choices=("cpu", "cuda", "auto"), default="cpu",
+                             help="auto: a GPU if k2 and its torch can use the one that is there")
         command.add_argument("--out", type=Path, required=True)
     return parser.parse_args()
 
 
+def can_use_gpu() -> bool:
+    """Whether a GPU is there that k2 computes on: its builds lack the GPUs that are newer than they are."""
+    try:
+        return torch.cuda.is_available() and bool(k2.linear_fsa([1]).to("cuda").get_tot_scores(True, False).isfinite())
+    except RuntimeError as error:
+        log.info("k2 works on the CPU: it cannot use the GPU here (%s)", str(error).partition("\n")[0])
+        return False
+
+
+def end_with_parent() -> None:
+    """A stage that was killed takes its search along (Linux's prctl, PR_SET_PDEATHSIG = 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def main() -> None:
+    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = _arguments()
     try:
+        if arguments.device == "auto":
+            arguments.device = "cuda" if can_use_gpu() else "cpu"
         if arguments.device == "cuda" and not torch.cuda.is_available():
             raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
         arguments.run(arguments)

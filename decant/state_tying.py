@@ -227,7 +227,7 @@ def grow_tree(statistics: Statistics, phones: Sequence[str], groups: Sequence[Se
 
     groups: phones that share their trees; silence, alone, is not split. Of all possible splits the one that gains most
     comes first, whichever tree it is in. Growing ends early where every split would leave a leaf of less than
-    `min_occupancy` frames.
+    `min_occupancy` frames. Raises ValueError if there are more roots than leaves.
     """
     index = {phone: i for i, phone in enumerate(phones)}
     asked = np.array([[phone in question for phone in phones] for question in questions])  # [Q, P]
@@ -267,6 +267,9 @@ def grow_tree(statistics: Statistics, phones: Sequence[str], groups: Sequence[Se
             root = add(np.flatnonzero(here & (statistics.events[:, 3] == state)), group[0] != SILENCE_PHONE)
             roots |= {(phone, state): root for phone in group}
     num_leaves, total_gain = len(members), 0.0
+    if num_leaves > config.num_leaves:
+        raise ValueError(f"num_leaves is {config.num_leaves}, but the phones' states have {num_leaves} trees, of a "
+                         "leaf or more each; raise state_tying.num_leaves")
     while heap and num_leaves < config.num_leaves:
         gain, node, position, question = heapq.heappop(heap)
         rows = members[node]
@@ -312,4 +315,11 @@ def to_dot(tree: DecisionTree, phone: str, state: int) -> str:
 if __name__ == "__main__":
     if len(sys.argv) != 4:
         sys.exit("usage: python -m decant.state_tying tree.json PHONE STATE | dot -Tsvg > tree.svg")
-    sys.stdout.write(to_dot(read_tree(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])))
+    try:
+        tree = read_tree(Path(sys.argv[1]))
+        if (sys.argv[2], sys.argv[3]) not in {(phone, str(state)) for phone, state in tree.roots}:
+            raise ValueError(f"there is no state {sys.argv[3]} of {sys.argv[2]}; the phones are "
+                             f"{' '.join(tree.phones)}, their states 0 to {NUM_STATES - 1}")
+        sys.stdout.write(to_dot(tree, sys.argv[2], int(sys.argv[3])))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")

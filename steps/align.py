@@ -68,8 +68,8 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
                                    f"{graphs[utterance].min_frames} states of its transcript")
         check_unusable(split, unusable, len(utterances), limits)
         if unlabelled:
-            logger.info("%s: %d of %d utterances have a word that the lexicon lacks: they are decoded, but have no labels",
-                        split, len(unlabelled), len(utterances))
+            logger.info("%s: %d of %d utterances have a word that the lexicon lacks: they are decoded, but have no "
+                        "labels", split, len(unlabelled), len(utterances))
         write_unusable(out, unusable | unlabelled)
         write_int_vectors(out / "ali", labels.items())
         write_frame_store(out, pack(

@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def model_jobs(self) -> int:
-        """Models trained at a time: one a core, but one after the other on a GPU."""
+        """Models trained or applied at a time: one a core, but one after the other on a GPU."""
         return self.jobs if self.device.type == "cpu" else 1
 
     def config(self, **tables: type) -> list[Any]:

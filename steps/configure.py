@@ -5,11 +5,12 @@
 """
 
 import fcntl
+import hashlib
 import importlib
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from decant.acoustic_model import AcousticModelConfig
@@ -22,7 +23,7 @@ from decant.fmllr import AdaptationConfig
 from decant.frame_store import FramesConfig
 from decant.gmm import MonophoneConfig, TriphoneConfig
 from decant.hmm import HmmConfig
-from decant.k2_engine import find_python
+from decant.k2_engine import check_python
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
 from decant.scoring import ScoringConfig
@@ -59,22 +60,30 @@ def main() -> None:
     if not 0 <= (options.stage or 0) <= 14 or options.jobs < 1:
         raise ValueError(f"--stage {options.stage} --jobs {options.jobs}: stages are 0 to 14, jobs at least 1")
     parser.exit_on_error = False
-    if options.engine == "k2":
-        find_python()
     here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
+    if options.engine == "k2":
+        if "DECANT_K2_PYTHON" in os.environ:
+            os.environ["DECANT_K2_PYTHON"] = str(here / os.environ["DECANT_K2_PYTHON"])
+        check_python()
     conf = here / options.conf if options.conf else Path(f"conf/{recipe}.toml")
     configured = read_tables(conf, tables, parser, arguments)
 
-    if configured["triphone"].speaker_adaptation and not configured["state_tying"].num_leaves:
-        raise ValueError(f"{conf}: triphone.speaker_adaptation needs tied states; set state_tying.num_leaves")
+    if configured["triphone"].lda_dim and not configured["state_tying"].num_leaves:
+        raise ValueError(f"{conf}: triphone.lda_dim needs tied states; set state_tying.num_leaves")
     if configured["frames"].features == "fmllr" and not configured["triphone"].speaker_adaptation:
         raise ValueError(f"{conf}: frames.features is fmllr, which needs triphone.speaker_adaptation = true")
+
+    config = {name: asdict(table) for name, table in configured.items()}
+    if questions := configured["state_tying"].questions:  # stage 4 reads the path; what stands there is what counts
+        configured["state_tying"] = replace(configured["state_tying"], questions=str(here / questions))
+        digest = hashlib.sha256((here / questions).read_bytes()).hexdigest()
+        config["state_tying"]["questions"] = f"{here / questions} (SHA-256 {digest})"
 
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
            "device": options.device, "engine": options.engine,
-           "config": {name: asdict(table) for name, table in configured.items()}}
+           "config": config}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)
         run["lock"] = take_lock(exp / ".lock")

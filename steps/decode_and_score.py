@@ -16,14 +16,14 @@ import torch
 
 from decant.acoustic_model import load_model, log_priors, num_parameters
 from decant.archive import read_int_vectors, write_matrices
-from decant.beam_search import Setting
+from decant.beam_search import SearchConfig, Setting
 from decant.data_dir import read_data_dir
 from decant.decoding_graph import check_same_tree
 from decant.ensemble import EnsembleConfig, log_posteriors
 from decant.fbank import check_same_features, read_fbank_config
 from decant.files import atomic_path
 from decant.frame_store import pack, read_frame_store
-from decant.gmm import load_gmm
+from decant.gmm import QuadraticForm, load_gmm
 from decant.parallel import parallel_map
 from decant.results import ResultRow, write_results
 from decant.scoring import ScoringConfig, Sentences, choose_setting, wer_interval, word_errors, write_alignments
@@ -79,11 +79,11 @@ def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str
     """(utterance, log p(x, pdf-id) [T, S], log-priors [S]) of the Gaussian mixtures; priors 0 where the alignment is
     of other states."""
     gmm, _ = load_gmm(folder)
-    priors = torch.zeros(len(gmm.log_weights))
+    form, priors = QuadraticForm(gmm), torch.zeros(len(gmm.log_weights))
     if folder == hmm_folders(stage.exp)[-1]:
         priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(priors))
     for utterance, features in mixture_features(stage.exp, folder, split):
-        yield utterance, gmm.log_likelihoods(features) + priors, priors
+        yield utterance, form.log_likelihoods(features) + priors, priors
 
 
 def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
@@ -126,11 +126,13 @@ def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) ->
 def decode(stage: Stage, system: System, split: str,
            settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Sentences], np.ndarray]:
     """The references of a split, what the system recognises with each setting, and where its frames are right."""
+    [search] = stage.config(search=SearchConfig)
     refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
     with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
         right = write_likelihoods(stage, system, split, Path(scratch, split))
         graph_dir = stage.exp / "graph" / system.states.name
-        grid = decode_grid(stage, Path(scratch, f"{split}.scp"), graph_dir, settings, jobs=1)
+        grid = decode_grid(stage, Path(scratch, f"{split}.scp"), graph_dir, settings, search,
+                           1 if stage.device.type == "cpu" else stage.jobs)  # where systems do not share the cores
     # An utterance too short for a frame is recognised as nothing: its words count as deleted.
     return refs, {setting: dict.fromkeys(refs, ()) | grid[setting].words for setting in settings}, right
 
@@ -155,7 +157,7 @@ def choose_settings(stage: Stage, everything: Sequence[System]) -> dict[tuple[st
     def best(settings: dict[tuple[str, str], list[Setting]]) -> dict[tuple[str, str], Setting]:
         errors = {variant: Counter() for variant in variants}
         tasks = [(stage, system, settings[system.name, system.variant]) for system in everything]
-        for system, found in zip(everything, parallel_map(dev_errors, tasks, stage.jobs, "dev"), strict=True):
+        for system, found in zip(everything, parallel_map(dev_errors, tasks, stage.model_jobs, "dev"), strict=True):
             errors[system.name, system.variant].update(found)
         return {variant: choose_setting(errors[variant]) for variant in variants}
 
@@ -199,7 +201,7 @@ def parameters(system: System) -> int:
 def training_seconds(system: System) -> float:
     """Wall clock of the training, of all models of an ensemble together."""
     if system.is_gmm:
-        return json.loads((system.folders[0] / "training.json").read_text())["seconds"]
+        return json.loads((system.folders[0] / "timing.json").read_text())["seconds"]
     histories = [json.loads((folder / "history.json").read_text()) for folder in system.folders]
     return round(sum(epoch["seconds"] for history in histories for epoch in history), 1)
 
@@ -210,7 +212,7 @@ def main(stage: Stage) -> None:
         (stage.out / folder).mkdir(exist_ok=True)
     settings = choose_settings(stage, everything)
     tasks = [(stage, system, settings[system.name, system.variant]) for system in everything]
-    for _ in parallel_map(score, tasks, stage.jobs, "decoding"):
+    for _ in parallel_map(score, tasks, stage.model_jobs, "decoding"):
         pass
     rows = [ResultRow(**row) for system in everything
             for row in json.loads((stage.out / "rows" / f"{system.label}.json").read_text())]

@@ -12,11 +12,11 @@ from steps.common import logger
 
 
 def save_hmm(directory: Path, trained: TrainedGmm, features: GmmFeatures, started: float) -> None:
-    """Writes gmm.safetensors, transitions.json, tree.json and training.json; logs what was reached."""
+    """Writes gmm.safetensors, transitions.json, tree.json and timing.json; logs what was reached."""
     directory.mkdir(exist_ok=True)
     save_gmm(directory, trained.gmm, features, trained.transitions.tree)
     write_transitions(directory, trained.transitions)
-    with atomic_path(directory / "training.json") as path:
+    with atomic_path(directory / "timing.json") as path:
         path.write_text(json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")
     logger.info("%s: %d pdf-ids, %d Gaussians; %d utterances could not be aligned",
                 directory.name.removesuffix(".partial"), trained.transitions.num_pdfs,

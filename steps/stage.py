@@ -1,10 +1,11 @@
 """One stage's bookkeeping: is it done, stale or to do; run it; keep what it wrote only when it is whole.
 
-    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] -- PROGRAM        (a line of steps/stages.sh)
+    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] -- PROGRAM     (a line of steps/stages.sh)
 
 A stage works in `EXP/NAME.partial` and is renamed to `EXP/NAME` when its program has succeeded; a program that is
 started again finds what it had written there, as long as config and inputs are the same. `stage.json` keeps what the
-stage came from: its tables of the config, a fingerprint of every stage it read, seconds, and a hash of every file.
+stage came from: its tables of the config, a fingerprint of every stage it read, the engine that searched where there is
+a choice, seconds, and a hash of every file.
 Only the standard library here: fourteen stages that have nothing to do should take no time.
 """
 
@@ -20,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-NOT_OUTPUT = ("stage.json", "stage.toml", "log")
+NOT_OUTPUT = ("stage.json", "stage.toml", "log", "timing.json", "history.json")  # they differ where the results do not
 
 
 def file_facts(path: Path) -> list:
@@ -37,7 +38,7 @@ def hash_files(directory: Path) -> dict[str, list]:
     """{relative path: [bytes, mtime in ns, SHA-256]} of a finished stage's files."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     return {str(p.relative_to(directory)): [*file_facts(p), file_hash(p)]
-            for p in files if str(p.relative_to(directory)) not in NOT_OUTPUT}
+            for p in files if p.name not in NOT_OUTPUT}
 
 
 def fingerprint(directory: Path) -> str:
@@ -65,6 +66,8 @@ def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
         changed = [f"{table}.{field}" for field in sorted({*new, *old}) if new.get(field) != old.get(field)]
         if changed:
             return f"{', '.join(changed)} changed"
+    if before["engine"] not in ("", run["engine"]):
+        return f"{before['engine']} was the engine"
     if not before["reads"] and run["corpus"] not in ("", before["corpus"]):
         return "another corpus folder"
     removed = [file for file in before["files"] if not (exp / name / file).exists()]
@@ -131,6 +134,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--reads", nargs="*", default=[])
     parser.add_argument("--config", nargs="*", default=[])
+    parser.add_argument("--by-engine", action="store_true")
     separator = sys.argv.index("--")
     stage, program = parser.parse_args(sys.argv[1:separator]), sys.argv[separator + 1:]
     run = json.loads(os.environ["DECANT_RUN"])
@@ -148,7 +152,7 @@ def main() -> None:
         return
     origin = {"config": {table: run["config"][table] for table in stage.config},
               "reads": {name: fingerprint(exp / name) for name in stage.reads},
-              "corpus": "" if stage.reads else run["corpus"]}
+              "corpus": "" if stage.reads else run["corpus"], "engine": run["engine"] if stage.by_engine else ""}
     done = (directory / "stage.json").exists()
     stale = stale_reason(run, stage.name, origin) if done else ""
     state = f"stale: {stale}" if stale else "done" if done else "to do"

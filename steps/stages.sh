@@ -1,6 +1,6 @@
 # The stages that all recipes share, by number; recipes/<corpus>/run.sh comes to them after its own.
 #
-#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] -- PROGRAM
+#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] -- PROGRAM
 #
 # runs PROGRAM unless the stage is done: it finds the named stages' folders in the experiment folder and the named
 # tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
@@ -11,7 +11,7 @@ stage 1 lang --reads data --config lexicon language_model -- steps/prepare_lang.
 # Filterbanks of every split: SPLIT/feats.scp, cmvn.scp, fbank.toml, unusable.txt
 stage 2 fbank --reads data --config fbank utterances -- steps/compute_fbank.py
 
-# Monophone HMM with Gaussian mixtures, from a flat start: model.safetensors, transitions.json
+# Monophone HMM with Gaussian mixtures, from a flat start: gmm.safetensors, transitions.json, tree.json
 stage 3 monophone --reads data lang fbank --config hmm monophone -- steps/train_monophone.py
 
 # Tied triphone states: models.json names its systems (none without state_tying.num_leaves), a folder each
@@ -20,9 +20,10 @@ stage 4 tied --reads data lang fbank monophone --config lexicon state_tying trip
 # Decoding graphs, one for each system of Gaussian mixtures: HCLG.fst, words.txt
 stage 5 graph --reads lang monophone tied -- steps/make_graph.py
 
-# Hard labels, a pdf-id a frame: SPLIT/ali.scp, and the frame stores SPLIT/{frames,offsets,pdfs}.npy
+# Hard labels, a pdf-id a frame: SPLIT/ali.scp, the frame stores SPLIT/{frames,offsets,pdfs}.npy, SPLIT/fmllr.scp of
+# an adapted system, network_1 ... that aligned again
 stage 6 alignment --reads data lang fbank monophone tied graph \
-  --config utterances search adaptation frames realignment -- steps/align.py
+  --config utterances adaptation frames realignment --by-engine -- steps/align.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
 stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
@@ -40,7 +41,7 @@ stage 10 students --reads fbank alignment soft_targets \
 
 # Every system on dev and test: decoded with what dev chose; results.json
 stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students --config search scoring \
-  -- steps/decode_and_score.py
+  --by-engine -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md
 stage 14 report --reads alignment score -- steps/report.py

@@ -1,7 +1,8 @@
 """Stage 4: tied triphone states and their Gaussian mixtures, each system from the alignment of the one before.
 
 `triphone` sees cepstra and their differences; `triphone_lda`, where triphone.lda_dim asks for it, LDA and MLLT of
-spliced cepstra. Each grows its own tree on its own features."""
+spliced cepstra; `triphone_sat`, where triphone.speaker_adaptation does, these with fMLLR for every speaker. Each grows
+its own tree on its own features."""
 
 import json
 import time
@@ -33,7 +34,7 @@ def main(stage: Stage) -> None:
     systems = [name for name, wanted in (("triphone", True), ("triphone_lda", config.lda_dim),
                                          ("triphone_sat", config.speaker_adaptation)) if tying.num_leaves and wanted]
     for name, before in zip(systems, [stage.exp / "monophone", *(stage.out / name for name in systems)], strict=False):
-        if (stage.out / name / "training.json").exists():
+        if (stage.out / name / "timing.json").exists():
             logger.info("%s: done before, kept", name)
         else:
             train(stage, before, stage.out / name, config)
@@ -64,7 +65,8 @@ def train(stage: Stage, before: Path, out: Path, config: TriphoneConfig) -> None
         features = dict(gmm_features(features_dir, seen))
     else:
         speakers = fmllr_transforms(gmm, list(features.values()), [path and path.pdfs for path in paths],
-                                    [speaker_of[utterance] for utterance in features], stage.jobs)
+                                    [speaker_of[utterance] for utterance in features], transitions.silence_pdfs,
+                                    stage.jobs)
         features = {utterance: affine(speakers[speaker_of[utterance]], x) for utterance, x in features.items()}
         seen = replace(seen, adapted=True)
 

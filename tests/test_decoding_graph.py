@@ -208,7 +208,7 @@ def test_the_facts_are_written_beside_the_graph(tmp_path):
     assert (facts.states, facts.arcs) == (len(fst.final), len(fst.arcs))
     assert json.loads((graph_dir / "graph.json").read_text()) == asdict(facts)
     names = {file.name for file in graph_dir.iterdir()}
-    assert names == {"HCLG.fst", "graph.json", "phones.txt", "words.txt"}
+    assert names == {"HCLG.fst", "graph.json", "timing.json", "phones.txt", "words.txt"}
 
 
 def test_a_language_model_without_a_word_of_the_lexicon_is_refused_by_name(tmp_path):

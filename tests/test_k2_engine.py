@@ -44,21 +44,25 @@ def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):
     found = [{"lm_weight": 8.0, "word_insertion_penalty": 0.0,
               "utterances": {"u": {"words": ["a", "b"], "partial": False}, "v": {"words": [], "partial": True}}}]
     called = other_python(f"open(sys.argv[sys.argv.index('--out') + 1], 'w').write({json.dumps(found)!r})")
-    grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0))
+    grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0), "cpu", tmp_path)
     assert grid == {(8.0, 0.0): Hypotheses({"u": ("a", "b"), "v": ()}, ("v",))}
     arguments = json.loads(called.read_text())
     assert arguments[:3] == ["-m", "decant.k2_search", "decode"]
     assert arguments[arguments.index("--beam") + 1] == "11.0"
 
 
-def test_an_alignment_asks_for_an_utterance_s_own_pdf_ids_and_gives_them_back(other_python, monkeypatch):
+def test_an_alignment_asks_for_an_utterance_s_own_pdf_ids_and_gives_them_back(other_python, monkeypatch, tmp_path):
     """A stand-in for k2 that answers with label 1 for every frame: each utterance's second-smallest pdf-id."""
     other_python("""
 from pathlib import Path
 from decant.archive import read_matrices, write_int_vectors
 import numpy as np
 option = lambda name: Path(sys.argv[sys.argv.index(name) + 1])
-scores = read_matrices(option('--scp'))
+from decant.state_graphs import read_acceptors
+scores = list(read_matrices(option('--scp')))
+graphs, num_pdfs = read_acceptors(option('--graphs'))
+for u, x in scores:
+    assert x.shape[1] == num_pdfs and graphs[u].arcs['input'].max() == num_pdfs
 write_int_vectors(option('--out'), ((u, np.ones(len(x), np.int32)) for u, x in scores if u != 'c'))
 """)
     monkeypatch.setattr(k2_engine, "MAX_FRAMES", 10)  # two calls
@@ -72,7 +76,7 @@ write_int_vectors(option('--out'), ((u, np.ones(len(x), np.int32)) for u, x in s
         return torch.zeros(len(features), len(pdfs))
 
     features = {name: torch.zeros(length, 2) for name, length in (("a", 6), ("b", 7), ("c", 2))}
-    found = k2_engine.align(graphs, features, log_likelihoods)
+    found = k2_engine.align(graphs, features, log_likelihoods, "cpu", tmp_path)
     assert asked == [sorted(set(graphs[name].pdfs.tolist())) for name in "abc"]
     assert found["c"] is None
     for name in "ab":

@@ -16,11 +16,12 @@ import torch
 from decant.acoustic_model import load_model
 from decant.archive import read_int_vectors, read_matrices
 from decant.cepstra import gmm_features
-from decant.fbank import read_unusable
+from decant.fbank import load_features, read_unusable
 from decant.frame_store import read_frame_store
 from decant.gmm import load_gmm
 from decant.hmm import read_transitions
 from decant.lexicon import read_lexicon
+from steps.adaptation import unsupervised_transforms
 from steps.align import label_with_mixtures
 from steps.common import Stage
 
@@ -49,6 +50,8 @@ lda_dim = 20
 mllt_iterations = [2]
 speaker_adaptation = true
 fmllr_iterations = [2]
+[frames]
+features = "fmllr"
 [realignment]
 rounds = 1
 epochs = 1
@@ -126,26 +129,43 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
 
 
-def test_networks_learn_from_speaker_adapted_features_as_well(left_alone):
-    exp = left_alone.parent / "adapted"
-    shutil.copytree(left_alone, exp)
-    done = run(exp, "--frames.features", "fmllr", "--stop-stage", "7")
-    assert done.returncode == 0, done.stdout + done.stderr
-    speakers = {line.split()[1] for line in (exp / "data/dev/utt2spk").read_text().splitlines()}
+def test_networks_see_what_the_adapted_mixtures_see(left_alone):
+    exp = left_alone
+    speaker_of = dict(line.split() for line in (exp / "data/dev/utt2spk").read_text().splitlines())
     transforms = dict(read_matrices(exp / "alignment/dev/fmllr.scp"))
-    assert transforms.keys() == speakers
+    assert transforms.keys() == set(speaker_of.values())
     assert all(x.shape == (20, 21) and not np.array_equal(x, np.eye(20, 21)) for x in transforms.values())
     # The store holds what the mixtures saw of the first utterance, before its speaker's transform and after it.
     _, seen = load_gmm(exp / "tied/triphone_sat")
     name, before = next(gmm_features(exp / "fbank/dev", seen))
-    speaker = dict(line.split() for line in (exp / "data/dev/utt2spk").read_text().splitlines())[name]
-    transform = transforms[speaker]
+    transform = transforms[speaker_of[name]]
     store = read_frame_store(exp / "alignment/dev")
-    first = dict(store.utterance_slices())[name]
     after = before @ transform[:, :-1].T + transform[:, -1]
-    np.testing.assert_allclose(store.frames[first], after, rtol=2e-3, atol=1e-2)
-    model, _ = load_model(exp / "baseline")
+    np.testing.assert_allclose(store.frames[dict(store.utterance_slices())[name]], after, rtol=2e-3, atol=1e-2)
+    model, _ = load_model(exp / "students" / next(p.name for p in (exp / "students").glob("temperature_*")))
     assert model.features == "fmllr" and model.num_bins == 20
+
+
+def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path):
+    """Without data/, and so without a transcript, they are the same."""
+    exp = tmp_path / "exp"
+    shutil.copytree(left_alone, exp, ignore=shutil.ignore_patterns("data"))
+    shutil.copy(exp / "alignment/stage.toml", tmp_path)
+    stage, lexicon = Stage(exp, tmp_path, 1, torch.device("cpu"), ""), read_lexicon(exp / "lang/lexicon.txt")
+    found = unsupervised_transforms(stage, lexicon, exp / "tied/triphone_lda", exp / "tied/triphone_sat", "dev")
+    for speaker, transform in read_matrices(exp / "alignment/dev/fmllr.scp"):
+        np.testing.assert_allclose(found[speaker], transform, atol=1e-5)
+
+
+def test_networks_see_filterbanks_where_the_config_says_so(left_alone):
+    exp = left_alone.parent / "fbank"
+    shutil.copytree(left_alone, exp)
+    done = run(exp, "--frames.features", "fbank", "--stop-stage", "7")
+    assert done.returncode == 0, done.stdout + done.stderr
+    store, (name, frames) = read_frame_store(exp / "alignment/dev"), next(load_features(exp / "fbank/dev"))
+    np.testing.assert_allclose(store.frames[dict(store.utterance_slices())[name]], frames, rtol=2e-3, atol=1e-2)
+    model, _ = load_model(exp / "baseline")
+    assert model.features == "fbank" and model.num_bins == 40
 
 
 def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, tmp_path):
@@ -166,7 +186,7 @@ def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, t
 
 
 def test_features_that_no_system_adapts_are_refused_before_any_work(left_alone):
-    done = run(left_alone.parent / "none", "--frames.features", "fmllr", "--triphone.speaker_adaptation", "false")
+    done = run(left_alone.parent / "none", "--triphone.speaker_adaptation", "false")
     assert done.returncode != 0
     assert "frames.features is fmllr, which needs triphone.speaker_adaptation = true" in done.stderr
     assert not (left_alone.parent / "none").exists()
@@ -175,7 +195,7 @@ def test_features_that_no_system_adapts_are_refused_before_any_work(left_alone):
 def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_results(left_alone):
     exp = left_alone.parent / "killed"
     for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
-                              ("tied.partial/triphone/tree.json", "tied"),
+                              ("tied.partial/triphone_lda/gmm.safetensors", "tied"),
                               ("alignment.partial/network_1/checkpoint.safetensors", "alignment"),
                               ("baseline.partial/checkpoint.safetensors", "baseline"),
                               ("baseline.partial/model.safetensors", "baseline"),
@@ -186,6 +206,7 @@ def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_resul
     done = run(exp)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(exp) == results(left_alone)
+    assert "triphone: done before, kept" in (exp / "tied/log").read_text()
 
 
 def test_a_second_run_passes_over_all_stages(left_alone):

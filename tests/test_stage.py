@@ -12,13 +12,14 @@ from decant.data_dir import UtterancesConfig, check_unusable
 
 STAGE = Path(__file__).parents[1] / "steps" / "stage.py"
 PROGRAM = """
-import argparse, pathlib
+import argparse, pathlib, time
 parser = argparse.ArgumentParser()
 for name in ("--exp", "--out", "--jobs", "--device", "--corpus", "--engine"):
     parser.add_argument(name)
 out = pathlib.Path(parser.parse_args().out)
 tries = out / "tries"
 tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+(out / "timing.json").write_text(str(time.time()))  # never the same: it is no part of the result
 assert not (out / "fail").exists()
 """
 
@@ -38,7 +39,8 @@ class Recipe:
             run = {"exp": str(self.exp), "stage": None, "stop_stage": 99, "list": False, "corpus": "", "jobs": 1,
                    "device": "cpu", "engine": "kaldi", "config": self.config, "lock": lock.fileno()} | options
             said = ""
-            for line in (["1", "first", "--config", "a"], ["2", "second", "--reads", "first", "--config", "b"]):
+            for line in (["1", "first", "--config", "a"],
+                         ["2", "second", "--reads", "first", "--config", "b", "--by-engine"]):
                 done = subprocess.run([sys.executable, STAGE, *line, "--", self.program], pass_fds=[lock.fileno()],
                                       env=os.environ | {"DECANT_RUN": json.dumps(run)}, capture_output=True, text=True,
                                       check=False)
@@ -71,6 +73,11 @@ def test_a_changed_table_makes_its_stage_run_again_and_an_equal_result_leaves_th
     assert "stage  1 first (stale: a.x changed)" in said and "stage  2 second: done, passed over" in said
 
 
+def test_another_engine_makes_the_stages_that_search_stale(recipe):
+    said = recipe.run(engine="k2")
+    assert "stage  1 first: done" in said and "stage  2 second (stale: kaldi was the engine)" in said
+
+
 def test_a_file_changed_by_hand_makes_what_follows_stale_and_is_kept(recipe):
     (recipe.exp / "first" / "tries").write_text("by hand")
     assert "stage  1 first: done" in (said := recipe.run()) and "stage  2 second (stale: first changed)" in said
@@ -97,7 +104,7 @@ def test_a_stage_that_failed_goes_on_in_its_folder_and_one_of_other_settings_sta
         (partial / "fail").touch()
         (partial / "stage.json").write_text(json.dumps(
             {kind: json.loads((recipe.exp / "second" / "stage.json").read_text())[kind]
-             for kind in ("config", "reads", "corpus")}))
+             for kind in ("config", "reads", "corpus", "engine")}))
         subprocess.run(["rm", "-r", recipe.exp / "second"], check=True)
 
     fail()

@@ -67,6 +67,11 @@ def test_growing_stops_where_leaves_would_be_too_small_or_nothing_is_gained():
     assert (tree.num_pdfs, gain) == (11, 0.0)
 
 
+def test_fewer_leaves_than_trees_are_refused():
+    with pytest.raises(ValueError, match="num_leaves is 5, but the phones' states have 11 trees"):
+        grow_tree(two_phone_statistics(), PHONES, GROUPS, SINGLES, StateTyingConfig(num_leaves=5))
+
+
 def test_silence_is_not_split_and_depends_on_no_context():
     statistics = two_phone_statistics()
     statistics.moments[:, 1] += statistics.events[:, 0] * 50.0  # everything depends on the left neighbour

@@ -27,7 +27,7 @@ from decant.alignment import align
 from decant.archive import read_int_vectors, read_matrices, write_matrices
 from decant.beam_search import Graph, SearchConfig, read_graph
 from decant.data_dir import read_data_dir
-from decant.gmm import load_gmm
+from decant.gmm import QuadraticForm, load_gmm
 from decant.hmm import StateGraph, read_transitions, state_graph
 from decant.language_model import estimate_ngram, read_arpa
 from decant.lexicon import RESERVED_WORDS, read_lexicon
@@ -169,11 +169,11 @@ def main() -> None:
                          scratch)
         compare_n_best(given.k2_python, graph_dir, scratch / "network.scp", refs, data_dir / "text",
                        exp / "lang" / "lm.arpa", train, given.lm_weight, scratch)
-        transitions, (gmm, _) = read_transitions(states, lexicon.phones), load_gmm(states)
+        transitions, form = read_transitions(states, lexicon.phones), QuadraticForm(load_gmm(states)[0])
         graphs = {utterance.id: state_graph(utterance.words, lexicon, transitions) for utterance in utterances
                   if all(word in lexicon.pronunciations for word in utterance.words)}
         write_matrices(scratch / "mixtures", (
-            (utterance, gmm.log_likelihoods(x).numpy())
+            (utterance, form.log_likelihoods(x).numpy())
             for utterance, x in mixture_features(exp, states, given.split) if utterance in graphs))
         compare_alignment(given.k2_python, graphs, scratch / "mixtures.scp", transitions.num_pdfs, scratch)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from decant.archive import write_matrices
+from decant.beam_search import SearchConfig
 from decant.decoding_graph import build_graph
 from decant.hmm import HmmConfig, TransitionModel, state_graph
 from decant.language_model import estimate_ngram, write_arpa
@@ -27,8 +28,7 @@ def tied_tree() -> DecisionTree:
 
 @pytest.fixture
 def stages(tmp_path):
-    """A stage of each engine, with default settings."""
-    (tmp_path / "stage.toml").write_text("[search]\n")
+    """A stage of each engine."""
     return [Stage(tmp_path, tmp_path, 1, torch.device("cpu"), "", engine) for engine in ("kaldi", "k2")]
 
 
@@ -54,6 +54,6 @@ def test_both_engines_recognise_the_same(stages, tmp_path: Path):
     write_matrices(tmp_path / "x", ((f"u{i}", rng.normal(0, 3, (60, model.num_pdfs)).astype(np.float32))
                                     for i in range(5)))
     settings = [(weight, penalty) for weight in (2.0, 8.0) for penalty in (0.0, -1.0)]
-    ours, k2s = (decode_grid(stage, tmp_path / "x.scp", tmp_path / "graph", settings, jobs=1) for stage in stages)
+    ours, k2s = (decode_grid(stage, tmp_path / "x.scp", tmp_path / "graph", settings, SearchConfig(), 1) for stage in stages)
     assert ours == k2s
     assert any(len(words) > 1 for words in ours[2.0, 0.0].words.values())
