@@ -1,6 +1,6 @@
-"""The acoustic model: a window of filterbank frames to a distribution over HMM states (paper, section 4).
+"""The acoustic model: a window of frames to a distribution over HMM states (paper, section 4).
 
-The letters: B batch, W frames of a window, F filterbank bins, S pdf-ids.
+The letters: B batch, W frames of a window, F features of a frame, S pdf-ids.
 """
 
 import tomllib

@@ -8,10 +8,9 @@ The letters: T frames, S pdf-ids.
 """
 
 import itertools
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,7 +19,7 @@ import kaldifst
 import numpy as np
 
 from decant.archive import read_matrix, read_scp
-from decant.fst_arrays import read_arrays, write_arrays
+from decant.fst_arrays import read_graph_arrays, write_arrays
 from decant.parallel import parallel_map
 
 log = logging.getLogger(__name__)
@@ -62,19 +61,10 @@ def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0) -> Graph:
 
     Raises FileNotFoundError and ValueError for a graph that is not there or damaged.
     """
-    graph_dir = Path(graph_dir)
-    num_pdfs = json.loads((graph_dir / "graph.json").read_text())["num_pdfs"]
-    symbol_table = (graph_dir / "words.txt").read_text(encoding="utf-8")
-    words = tuple(line.split(" ")[0] for line in symbol_table.splitlines())
-    arrays = read_arrays(graph_dir / "HCLG.fst")
-    arcs = arrays.arcs.copy()
-    if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):  # the search would not notice
-        raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
-                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
-    arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
+    fst, words, num_pdfs = read_graph_arrays(Path(graph_dir), word_insertion_penalty)
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "HCLG.fst")
-        write_arrays(path, replace(arrays, arcs=arcs))
+        write_arrays(path, fst)
         return Graph(kaldifst.StdConstFst.read(str(path)), words, num_pdfs)
 
 

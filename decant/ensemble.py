@@ -1,6 +1,6 @@
 """The ensemble: models of one architecture and procedure that differ in their random seed alone (paper, section 4).
 
-The letters: B batch, W frames of a window, F filterbank bins, S pdf-ids.
+The letters: B batch, W frames of a window, F features of a frame, S pdf-ids.
 """
 
 import math

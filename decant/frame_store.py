@@ -3,7 +3,7 @@
 A folder with `frames.npy` (float16 [N, F]), `offsets.npy` (int64 [U + 1], where each utterance begins), `pdfs.npy`
 (int32 [N], the hard labels) and `utterances.txt`. 2000 hours at 100 frames a second are 58 GB.
 
-The letters: N frames of the split, U utterances, B batch, W frames of a window, F filterbank bins.
+The letters: N frames of the split, U utterances, B batch, W frames of a window, F features of a frame.
 """
 
 from collections.abc import Iterable

@@ -11,8 +11,9 @@ logarithms.
 The letters: N states, A arcs.
 """
 
+import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,24 @@ def read_arrays(path: Path) -> FstArrays:
     states = np.frombuffer(data, _STATE, num_states, _HEADER.size)
     arcs = np.frombuffer(data, ARC, num_arcs, _HEADER.size + states.nbytes)
     return FstArrays(start, states["final"], np.append(states["first"].astype(np.int64), num_arcs), arcs)
+
+
+def read_graph_arrays(graph_dir: Path, word_insertion_penalty: float) -> tuple[FstArrays, tuple[str, ...], int]:
+    """The graph that decant.decoding_graph.build_graph wrote, with the penalty added to the cost of every word; the
+    words by output label; the number of pdf-ids.
+
+    Raises FileNotFoundError and ValueError for a graph that is not there or damaged.
+    """
+    num_pdfs = json.loads((graph_dir / "graph.json").read_text())["num_pdfs"]
+    symbol_table = (graph_dir / "words.txt").read_text(encoding="utf-8")
+    words = tuple(line.split(" ")[0] for line in symbol_table.splitlines())
+    fst = read_arrays(graph_dir / "HCLG.fst")
+    arcs = fst.arcs.copy()
+    if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):  # the searches would not notice
+        raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
+                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
+    arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
+    return replace(fst, arcs=arcs), words, num_pdfs
 
 
 def write_arrays(path: Path, fst: FstArrays) -> None:

@@ -34,7 +34,11 @@ def find_python() -> Path:
 
 def check_python() -> None:
     """Raises ValueError with its error if the Python of `find_python` cannot import what the searches need."""
-    run("--help")
+    try:
+        run("--help")
+    except ValueError as error:
+        raise ValueError(f"{find_python()} cannot search with {error}; `make .venv-k2/installed` makes one that "
+                         "can") from error
 
 
 def run(*arguments: object) -> None:

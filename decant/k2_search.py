@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from decant.archive import read_matrices, read_scp, write_int_vectors
 from decant.files import atomic_path
-from decant.fst_arrays import FstArrays, read_arrays
+from decant.fst_arrays import FstArrays, read_graph_arrays
 from decant.lattice import Lattice, n_best, oracle_errors
 from decant.progress import progress
 from decant.state_graphs import read_acceptors
@@ -150,17 +150,9 @@ def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0, device: str
     ends_anywhere: every state is final, at no cost. Raises FileNotFoundError and ValueError for a graph that is not
     there or damaged.
     """
-    graph_dir = Path(graph_dir)
-    num_pdfs = json.loads((graph_dir / "graph.json").read_text())["num_pdfs"]
-    symbol_table = (graph_dir / "words.txt").read_text(encoding="utf-8")
-    words = tuple(line.split(" ")[0] for line in symbol_table.splitlines())
-    fst = read_arrays(graph_dir / "HCLG.fst")
-    arcs = fst.arcs.copy()
-    if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):
-        raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
-                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
-    arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
-    fst = replace(fst, arcs=arcs, final=np.zeros_like(fst.final) if ends_anywhere else fst.final)
+    fst, words, num_pdfs = read_graph_arrays(Path(graph_dir), word_insertion_penalty)
+    if ends_anywhere:
+        fst = replace(fst, final=np.zeros_like(fst.final))
     k2_arcs, labels, sequences = fold_words(*to_arcs(fst))
     fsa = k2.remove_epsilon(to_fsa(k2_arcs, labels))
     if isinstance(fsa.aux_labels, k2.RaggedTensor):  # of the arcs that each was made of; at most one of them has any

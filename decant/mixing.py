@@ -5,7 +5,7 @@ mixture of two windows the same ensemble says what it has learned (mixing is Zha
 teacher's answer in place of mixed labels). Mixtures are functions of (seed, pass), so that teacher and student see the
 same ones, and only the teacher's answers are kept on disk.
 
-The letters: N frames of a store, B batch, W frames of a window, F filterbank bins.
+The letters: N frames of a store, B batch, W frames of a window, F features of a frame.
 """
 
 from dataclasses import dataclass

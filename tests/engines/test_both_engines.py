@@ -54,6 +54,7 @@ def test_both_engines_recognise_the_same(stages, tmp_path: Path):
     write_matrices(tmp_path / "x", ((f"u{i}", rng.normal(0, 3, (60, model.num_pdfs)).astype(np.float32))
                                     for i in range(5)))
     settings = [(weight, penalty) for weight in (2.0, 8.0) for penalty in (0.0, -1.0)]
-    ours, k2s = (decode_grid(stage, tmp_path / "x.scp", tmp_path / "graph", settings, SearchConfig(), 1) for stage in stages)
+    ours, k2s = (decode_grid(stage, tmp_path / "x.scp", tmp_path / "graph", settings, SearchConfig(), 1)
+                 for stage in stages)
     assert ours == k2s
     assert any(len(words) > 1 for words in ours[2.0, 0.0].words.values())
