@@ -46,24 +46,27 @@ def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> 
     n = max(len(g.pdfs) for g in graphs)
     k = max(g.predecessors.shape[1] for g in graphs)
     pdfs = _padded([g.pdfs for g in graphs], (n,), 0, device)
-    predecessors = _padded([g.predecessors for g in graphs], (n, k), 0, device).view(batch, n * k)
-    log_probs = _padded([g.log_probs for g in graphs], (n, k), -np.inf, device)
+    predecessors = _padded([g.predecessors.T for g in graphs], (k, n), 0, device)
+    log_probs = _padded([g.log_probs.T for g in graphs], (k, n), -np.inf, device)
     scores = torch.nn.utils.rnn.pad_sequence(list(log_likelihoods))  # [T, B, S]
 
-    best = _padded([g.initial for g in graphs], (n,), -np.inf, device) + scores[0].gather(1, pdfs)
-    came_from = torch.zeros((num_frames, batch, n), dtype=torch.uint8, device=device)
+    # Only the scores are kept: which predecessor was the best is asked again on the way back, of one state a frame.
+    best = scores.new_empty(num_frames, batch, n)
+    best[0] = _padded([g.initial for g in graphs], (n,), -np.inf, device) + scores[0].gather(1, pdfs)
     for t in range(1, num_frames):
-        candidates = best.gather(1, predecessors).view(batch, n, k).add_(log_probs)
-        value, choice = candidates.max(dim=2)
-        came_from[t] = choice
-        best = torch.where((t < lengths)[:, None], value.add_(scores[t].gather(1, pdfs)), best)
-    total, state = (best + _padded([g.final for g in graphs], (n,), -np.inf, device)).max(dim=1)
+        candidates = best[t - 1].gather(1, predecessors.view(batch, k * n)).view(batch, k, n).add_(log_probs)
+        value = candidates.amax(dim=1).add_(scores[t].gather(1, pdfs))
+        torch.where((t < lengths)[:, None], value, best[t - 1], out=best[t])
+    total, state = (best[-1] + _padded([g.final for g in graphs], (n,), -np.inf, device)).max(dim=1)
 
     states = torch.zeros((num_frames, batch), dtype=torch.int64, device=device)
-    for t in range(num_frames - 1, -1, -1):
+    rows = torch.arange(batch, device=device)
+    for t in range(num_frames - 1, 0, -1):
         states[t] = state
-        step = state * k + came_from[t].gather(1, state[:, None])[:, 0].long()
-        state = torch.where(t < lengths, predecessors.gather(1, step[:, None])[:, 0], state)
+        before = predecessors[rows, :, state]
+        choice = (best[t - 1].gather(1, before) + log_probs[rows, :, state]).argmax(dim=1, keepdim=True)
+        state = torch.where(t < lengths, before.gather(1, choice)[:, 0], state)
+    states[0] = state
     states, total = states.cpu().numpy(), total.cpu().numpy()
     paths: list[BestPath | None] = []
     for b, graph in enumerate(graphs):
