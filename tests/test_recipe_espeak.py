@@ -141,7 +141,7 @@ def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     name, before = next(gmm_features(exp / "fbank/dev", seen))
     transform = transforms[speaker_of[name]]
     store = read_frame_store(exp / "alignment/dev")
-    after = before @ transform[:, :-1].T + transform[:, -1]
+    after = before.numpy() @ transform[:, :-1].T + transform[:, -1]
     np.testing.assert_allclose(store.frames[dict(store.utterance_slices())[name]], after, rtol=2e-3, atol=1e-2)
     model, _ = load_model(exp / "students" / next(p.name for p in (exp / "students").glob("temperature_*")))
     assert model.features == "fmllr" and model.num_bins == 20

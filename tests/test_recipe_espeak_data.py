@@ -43,7 +43,8 @@ def test_another_process_with_two_jobs_writes_the_same_bytes(corpus, tmp_path):
     out.mkdir()
     settings = "".join(f"{k} = {v}\n" for k, v in dataclasses.asdict(TINY).items())
     (out / "stage.toml").write_text(f"[data]\n{settings}")
-    program = [sys.executable, PROGRAM, "--out", out, "--jobs", "2", "--exp", out, "--device", "cpu", "--corpus", ""]
+    program = [sys.executable, PROGRAM, "--out", out, "--jobs", "2", "--exp", out, "--device", "cpu", "--corpus", "",
+               "--engine", "kaldi"]
     subprocess.run(program, check=True, env=os.environ | {"PYTHONPATH": str(PROGRAM.parents[1])})
     for name in ("stage.toml", "log"):
         (out / name).unlink()
