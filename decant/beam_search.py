@@ -40,6 +40,19 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class AdaptationConfig(SearchConfig):
+    """Of dev and test, whose transcripts are not known: how they are recognised the first time."""
+
+    lm_weight: float = 12.0  # the language model's weight there
+    passes: int = 3  # of estimating the transforms; each but the first from an alignment under those before
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lm_weight <= 0 or self.passes < 1:
+            raise ValueError(f"lm_weight is {self.lm_weight}, passes {self.passes}; they have to be positive")
+
+
+@dataclass(frozen=True)
 class Graph:
     """A decoding graph in memory. Hold it as long as a decoder of it, which does not keep it alive."""
 

@@ -6,29 +6,12 @@ decode_fmllr.sh use it. It needs some of the speaker's speech and a guess at wha
 The letters: T frames, D feature dimensions. A transform [A b] is float32 [D, D + 1].
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from decant.beam_search import SearchConfig
-
 MIN_FRAMES = 500  # of speech; fewer leave a speaker's features as they are (Kaldi's fmllr-min-count)
-
-
-@dataclass(frozen=True)
-class AdaptationConfig(SearchConfig):
-    """Of dev and test, whose transcripts are not known: how they are recognised the first time."""
-
-    lm_weight: float = 12.0  # the language model's weight there
-    passes: int = 3  # of estimating the transforms; each but the first from an alignment under those before
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lm_weight <= 0 or self.passes < 1:
-            raise ValueError(f"lm_weight is {self.lm_weight}, passes {self.passes}; they have to be positive")
 
 
 def identity(dims: int) -> Tensor:

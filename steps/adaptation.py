@@ -8,8 +8,9 @@ from torch import Tensor
 
 from decant.alignment import align
 from decant.archive import write_matrices
+from decant.beam_search import AdaptationConfig
 from decant.fbank import read_speakers
-from decant.fmllr import AdaptationConfig, affine, compose, identity
+from decant.fmllr import affine, compose, identity
 from decant.gmm import QuadraticForm, fmllr_transforms, load_gmm
 from decant.hmm import read_transitions, state_graph
 from decant.lexicon import Lexicon
@@ -25,17 +26,17 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, before: Path, adapte
     the same words follow (as Kaldi's decode_fmllr.sh, without its second search)."""
     [config] = stage.config(adaptation=AdaptationConfig)
     features = dict(mixture_features(stage.exp, before, split))
-    words = recognised(stage, config, before, features)
+    (first_gmm, _), (gmm, _) = load_gmm(before), load_gmm(adapted)
+    first, form = QuadraticForm(first_gmm), QuadraticForm(gmm)
+    words = recognised(stage, config, first, stage.exp / "graph" / before.name, features)
     spoken = [utterance for utterance in features if words[utterance]]
     speaker_of = read_speakers(stage.exp / "fbank" / split)
     transforms = {speaker: identity(features[utterance].shape[1]) for utterance, speaker in speaker_of.items()
                   if utterance in features}
 
-    (first, _), (gmm, _) = load_gmm(before), load_gmm(adapted)
     transitions = read_transitions(before, lexicon.phones)
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in spoken]
-    paths = align(graphs, [features[utterance] for utterance in spoken], QuadraticForm(first).log_likelihoods,
-                  stage.jobs)
+    paths = align(graphs, [features[utterance] for utterance in spoken], first.log_likelihoods, stage.jobs)
     transitions = read_transitions(adapted, lexicon.phones)
     index = {phone: i for i, phone in enumerate(lexicon.phones)}
     labels = {utterance: transitions.tree.label(graph.events(path.states, index))
@@ -43,8 +44,7 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, before: Path, adapte
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in spoken]
     for number in range(config.passes):
         if number:
-            paths = align(graphs, [features[utterance] for utterance in spoken], QuadraticForm(gmm).log_likelihoods,
-                          stage.jobs)
+            paths = align(graphs, [features[utterance] for utterance in spoken], form.log_likelihoods, stage.jobs)
             labels = {utterance: path.pdfs for utterance, path in zip(spoken, paths, strict=True) if path}
         more = fmllr_transforms(gmm, list(features.values()), [labels.get(utterance) for utterance in features],
                                 [speaker_of[utterance] for utterance in features], transitions.silence_pdfs, stage.jobs)
@@ -53,14 +53,12 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, before: Path, adapte
     return transforms
 
 
-def recognised(stage: Stage, config: AdaptationConfig, system: Path,
+def recognised(stage: Stage, config: AdaptationConfig, form: QuadraticForm, graph_dir: Path,
                features: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """The words that the mixtures of `system` hear in every utterance."""
-    form = QuadraticForm(load_gmm(system)[0])
+    """The words that mixtures hear in every utterance."""
     setting = (config.lm_weight, 0.0)
     with TemporaryDirectory(dir=stage.out, prefix=".") as scratch:
         write_matrices(Path(scratch, "x"), ((utterance, form.log_likelihoods(x).numpy())
                                             for utterance, x in features.items()))
-        found = decode_grid(stage, Path(scratch, "x.scp"), stage.exp / "graph" / system.name, [setting], config,
-                            stage.jobs)
+        found = decode_grid(stage, Path(scratch, "x.scp"), graph_dir, [setting], config, stage.jobs)
     return found[setting].words

@@ -14,12 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from decant.acoustic_model import AcousticModelConfig
-from decant.beam_search import SearchConfig
+from decant.beam_search import AdaptationConfig, SearchConfig
 from decant.config import config_parser, read_tables, write_tables
 from decant.data_dir import UtterancesConfig
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
-from decant.fmllr import AdaptationConfig
 from decant.frame_store import FramesConfig
 from decant.gmm import MonophoneConfig, TriphoneConfig
 from decant.hmm import HmmConfig
