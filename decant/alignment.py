@@ -4,7 +4,6 @@ The letters: B utterances of a batch, T frames, N graph states, K predecessors, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from decant.hmm import EXIT, NUM_COLUMNS, StateGraph
+from decant.parallel import parallel_map
 
 LogLikelihoods = Callable[[Tensor, Tensor], Tensor]
 """(an utterance's features [T, ...], pdf-ids int64 [P]) -> their log-likelihoods, float32 [T, P]."""
@@ -75,7 +75,7 @@ def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> 
     return paths
 
 
-def batches(lengths: Sequence[int], max_frames: int = 30_000) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], max_frames: int = 15_000) -> Iterator[list[int]]:
     """Indices in batches of similar length, each of at most `max_frames` frames with its padding (or one utterance)."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
@@ -95,23 +95,27 @@ def own_scores(graph: StateGraph, features: Tensor, log_likelihoods: LogLikeliho
 
 def align(graphs: Sequence[StateGraph], features: Sequence[Tensor], log_likelihoods: LogLikelihoods,
           jobs: int = 1) -> list[BestPath | None]:
-    """The best path of every utterance, `jobs` batches at a time; None where no path reaches the end.
+    """The best path of every utterance; None where no path reaches the end.
 
-    features: [T, ...] of every utterance, what `log_likelihoods` takes.
+    features: [T, ...] of every utterance on the CPU, what `log_likelihoods` takes. Works in `jobs` processes, to which
+    `log_likelihoods` goes with them (threads wait for one another: a search is many small steps), or in this one.
     """
     paths: list[BestPath | None] = [None] * len(graphs)
-
-    def align_batch(batch: list[int]) -> None:
-        own, scores = zip(*(own_scores(graphs[i], features[i], log_likelihoods) for i in batch), strict=True)
-        width = max(x.shape[1] for x in scores)
-        found = viterbi(own, [pad(x, (0, width - x.shape[1])) for x in scores])
+    order = list(batches([len(x) for x in features]))
+    tasks = [([graphs[i] for i in batch], [features[i].numpy() for i in batch], log_likelihoods) for batch in order]
+    for batch, found in zip(order, parallel_map(_align_batch, tasks, jobs, "alignment"), strict=True):
         for i, path in zip(batch, found, strict=True):
-            paths[i] = path and replace(path, pdfs=graphs[i].pdfs[path.states])
-
-    # Threads of our own, each computing with one: torch's split every small step of the search, and wait at its end.
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(align_batch, batches([len(x) for x in features])))
+            paths[i] = path
     return paths
+
+
+def _align_batch(graphs: Sequence[StateGraph], features: Sequence[np.ndarray],
+                 log_likelihoods: LogLikelihoods) -> list[BestPath | None]:
+    own, scores = zip(*(own_scores(graph, torch.from_numpy(x), log_likelihoods)
+                        for graph, x in zip(graphs, features, strict=True)), strict=True)
+    width = max(x.shape[1] for x in scores)
+    found = viterbi(own, [pad(x, (0, width - x.shape[1])) for x in scores])
+    return [path and replace(path, pdfs=graph.pdfs[path.states]) for path, graph in zip(found, graphs, strict=True)]
 
 
 def transition_counts(graph: StateGraph, states: np.ndarray, num_pdfs: int) -> np.ndarray:

@@ -3,8 +3,11 @@
 Feature-space maximum likelihood linear regression (Gales 1998, constrained MLLR), as Kaldi's train_sat.sh and
 decode_fmllr.sh use it. It needs some of the speaker's speech and a guess at what was said.
 
-The letters: T frames, D feature dimensions. A transform [A b] is float32 [D, D + 1].
+The letters: S speakers, T frames, D feature dimensions. A transform [A b] is float32 [D, D + 1].
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,33 +34,52 @@ def compose(second: Tensor, first: Tensor) -> Tensor:
     return total
 
 
-def fmllr(frames: Tensor, precisions: Tensor, targets: Tensor, num_iterations: int = 20) -> Tensor:
-    """The transform that maximises the likelihood of a speaker's frames, row by row (Gales 1998, appendix B).
+@dataclass(frozen=True)
+class FmllrStatistics:
+    """What is known of a speaker (Gales 1998, appendix B). linear: float64 [D, D + 1], his k, a row each; covariances:
+    float64 [D, D + 1, D + 1], the inverses of his G."""
 
-    frames: [T, D]; precisions: [T, D], the mean over each frame's Gaussians, by their posteriors, of 1 / variance;
-    targets: [T, D], the same mean of mean / variance. Fewer than MIN_FRAMES frames give the identity.
+    num_frames: int
+    linear: np.ndarray
+    covariances: np.ndarray
+
+
+def fmllr_statistics(frames: Tensor, precisions: Tensor, targets: Tensor) -> FmllrStatistics:
+    """Of a speaker's frames [T, D]; precisions: [T, D], the mean over each frame's Gaussians, by their posteriors, of
+    1 / variance; targets: [T, D], the same mean of mean / variance.
+
+    Raises numpy.linalg.LinAlgError for frames that do not vary in every direction.
     """
     num_frames, dims = frames.shape
-    if num_frames < MIN_FRAMES:
-        return identity(dims)
     extended = pad(frames, (0, 1), value=1.0)
-    linear = (targets.T.double() @ extended.double()).numpy()  # Gales' k, a row each
-    weighted = torch.zeros(dims, (dims + 1) ** 2, dtype=torch.float64)  # Gales' G
-    for x, weights in zip(extended.split(512), precisions.split(512), strict=True):
-        weighted += weights.T @ (x[:, :, None] * x[:, None]).flatten(1)
-    covariances = np.linalg.inv(weighted.view(dims, dims + 1, dims + 1).numpy())
-    ends = np.einsum("iab,ib->ia", covariances, linear)
-    transform = np.eye(dims, dims + 1)
+    linear = targets.T.double() @ extended.double()
+    row, column = torch.triu_indices(dims + 1, dims + 1)
+    upper = torch.zeros(dims, len(row), dtype=torch.float64)
+    for x, weights in zip(extended.T.split(512, dim=1), precisions.T.split(512, dim=1), strict=True):
+        upper += weights.double() @ (x[row] * x[column]).double().T
+    weighted = upper.new_empty(dims, dims + 1, dims + 1)
+    weighted[:, row, column] = weighted[:, column, row] = upper
+    return FmllrStatistics(num_frames, linear.numpy(), np.linalg.inv(weighted.numpy()))
+
+
+def fmllr(speakers: Sequence[FmllrStatistics], num_iterations: int = 20) -> Tensor:
+    """The transforms [S, D, D + 1] that maximise the likelihood of each speaker's frames, row by row (Gales 1998,
+    appendix B); of all S speakers side by side, since a row of one is little work."""
+    num_frames = np.array([speaker.num_frames for speaker in speakers])
+    linear, covariances = (np.stack(x) for x in zip(*((s.linear, s.covariances) for s in speakers), strict=True))
+    ends = np.einsum("siab,sib->sia", covariances, linear)
+    transforms = np.tile(np.eye(*linear.shape[1:]), (len(speakers), 1, 1))
     for _ in range(num_iterations):
-        inverse = np.linalg.inv(transform[:, :-1])
-        for i, (covariance, k, end) in enumerate(zip(covariances, linear, ends, strict=True)):
-            cofactors = np.append(inverse[:, i], 0.0)  # of row i, up to their scale
-            towards = covariance @ cofactors
-            a, b = cofactors @ towards, k @ towards
-            roots = (-b + np.array([1, -1]) * np.sqrt(b * b + 4 * a * num_frames)) / (2 * a)
-            gain = num_frames * np.log(np.abs(roots * a + b)) - 0.5 * roots**2 * a
-            row = end + roots[gain.argmax()] * towards
-            change = (row - transform[i])[:-1] @ inverse  # Sherman and Morrison: the inverse of a matrix with a new row
-            inverse -= np.outer(inverse[:, i], change) / (1 + change[i])
-            transform[i] = row
-    return torch.from_numpy(transform).float()
+        inverse = np.linalg.inv(transforms[:, :, :-1])
+        for i in range(linear.shape[1]):
+            cofactors = inverse[:, :, i].copy()  # of row i, up to their scale; the offset has none
+            towards = (covariances[:, i, :, :-1] @ cofactors[:, :, None])[:, :, 0]
+            a, b = (cofactors * towards[:, :-1]).sum(axis=1), (linear[:, i] * towards).sum(axis=1)
+            roots = (-b + np.array([[1], [-1]]) * np.sqrt(b * b + 4 * a * num_frames)) / (2 * a)
+            up, down = num_frames * np.log(np.abs(roots * a + b)) - 0.5 * roots**2 * a
+            row = ends[:, i] + np.where(up >= down, *roots)[:, None] * towards
+            # Sherman and Morrison: the inverse of a matrix with a new row
+            change = ((row - transforms[:, i])[:, None, :-1] @ inverse)[:, 0]
+            inverse -= (cofactors / (1 + change[:, i, None]))[:, :, None] * change[:, None]
+            transforms[:, i] = row
+    return torch.from_numpy(transforms).float()

@@ -21,7 +21,7 @@ from torch import Tensor
 from decant.alignment import align, equal_alignment, transition_counts
 from decant.cepstra import GmmFeatures
 from decant.files import write_tensors
-from decant.fmllr import affine, compose, fmllr, identity
+from decant.fmllr import MIN_FRAMES, FmllrStatistics, affine, compose, fmllr, fmllr_statistics, identity
 from decant.hmm import StateGraph, TransitionModel
 from decant.lda_mllt import mllt, mllt_statistics
 from decant.state_tying import DecisionTree, read_tree
@@ -223,9 +223,9 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
     features = [x if kept is None else x[torch.from_numpy(kept)] for x, kept in zip(features, speech, strict=True)]
     labels = [None if kept is None else pdfs[kept] for pdfs, kept in zip(labels, speech, strict=True)]
 
-    def transform(speaker: str, *statistics: Tensor) -> Tensor:
+    def of_one(speaker: str, *statistics: Tensor) -> FmllrStatistics:
         try:
-            return fmllr(*statistics)
+            return fmllr_statistics(*statistics)
         except np.linalg.LinAlgError:
             raise ValueError(f"speaker {speaker}: the frames of speech lie in a plane, so that no transform can be "
                              "estimated; look at the audio, or leave it out") from None
@@ -236,7 +236,7 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
         if labels[i] is not None:
             of_speaker[speaker].append(i)
     counts = {speaker: sum(len(features[i]) for i in mine) for speaker, mine in of_speaker.items()}
-    counts = {speaker: count for speaker, count in counts.items() if count}
+    counts = {speaker: count for speaker, count in counts.items() if count >= MIN_FRAMES}
     first = np.cumsum([0, *counts.values()][:-1], dtype=np.int64) // max_frames
     with ThreadPoolExecutor(jobs) as pool:
         for block in np.unique(first):
@@ -252,7 +252,7 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
             statistics = (torch.cat(part)[place].split([counts[speaker] for speaker in names])
                           for part in zip(*parts, strict=True))
             split_frames = frames.split([counts[speaker] for speaker in names])
-            transforms |= zip(names, pool.map(transform, names, split_frames, *statistics), strict=True)
+            transforms |= zip(names, fmllr(list(pool.map(of_one, names, split_frames, *statistics))), strict=True)
     return transforms
 
 

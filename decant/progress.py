@@ -18,7 +18,7 @@ def progress(iterable: Iterable[Item], total: int | None, desc: str, initial: in
     `initial` of them were done before.
     """
     if sys.stderr.isatty():
-        yield from tqdm(iterable, desc, total, initial=initial, dynamic_ncols=True)
+        yield from tqdm(iterable, desc, total, initial=initial, dynamic_ncols=True, leave=False)
         return
     start = printed = time.monotonic()
     for done, item in enumerate(iterable, start=initial + 1):

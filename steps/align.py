@@ -62,7 +62,7 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
                 unlabelled[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
                 del features[utterance]
         graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in features}
-        labels = best_pdfs(stage, graphs, features, QuadraticForm(gmm).log_likelihoods)
+        labels = best_pdfs(stage, graphs, features, QuadraticForm(gmm).log_likelihoods, stage.jobs)
         for utterance in graphs.keys() - labels.keys():
             unusable[utterance] = (f"{len(features[utterance])} frames are fewer than the "
                                    f"{graphs[utterance].min_frames} states of its transcript")
@@ -88,8 +88,8 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
         words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
         rows = dict(store.utterance_slices())
         graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in rows}
-        index = {utterance: torch.arange(at.start, at.stop, device=stage.device) for utterance, at in rows.items()}
-        labels = best_pdfs(stage, graphs, index, partial(scaled_likelihoods, model, store))
+        index = {utterance: torch.arange(at.start, at.stop) for utterance, at in rows.items()}
+        labels = best_pdfs(stage, graphs, index, partial(scaled_likelihoods, model, store), jobs=1)
         pdfs = torch.from_numpy(np.concatenate([labels[utterance] for utterance in rows]))
         logger.info("%s: %s gives %.2f%% of the frames of %s another label", stage.out.name.removesuffix(".partial"),
                     directory.name, 100 * float((pdfs != store.pdfs.cpu()).double().mean()), split)
@@ -99,7 +99,8 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
 
 def scaled_likelihoods(model: AcousticModel, store: FrameStore, index: Tensor, pdfs: Tensor) -> Tensor:
     """log p(x | pdf-id) up to a constant, of some pdf-ids (int64 [P]) at the frames `index`: float32 [T, P]."""
-    scores = torch.cat([log_posteriors([model], model.windows(store, part)) for part in index.split(4096)])
+    scores = torch.cat([log_posteriors([model], model.windows(store, part))
+                        for part in index.to(store.pdfs.device).split(4096)])
     return (scores - model.log_priors).cpu()[:, pdfs]
 
 

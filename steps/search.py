@@ -19,13 +19,16 @@ def k2_device(stage: Stage) -> str:
 
 
 def best_pdfs(stage: Stage, graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor],
-              log_likelihoods: LogLikelihoods) -> dict[str, np.ndarray]:
-    """The best path's pdf-ids (int64 [T]) of every utterance of which a path reaches the end, in their order."""
+              log_likelihoods: LogLikelihoods, jobs: int) -> dict[str, np.ndarray]:
+    """The best path's pdf-ids (int64 [T]) of every utterance of which a path reaches the end, in their order.
+
+    features, log_likelihoods and jobs: as in decant.alignment.align.
+    """
     features = {utterance: features[utterance] for utterance in graphs}
     if stage.engine == "k2":
         found = k2_engine.align(graphs, features, log_likelihoods, k2_device(stage), stage.out)
     else:
-        paths = align(list(graphs.values()), list(features.values()), log_likelihoods, stage.jobs)
+        paths = align(list(graphs.values()), list(features.values()), log_likelihoods, jobs)
         found = {utterance: path and path.pdfs for utterance, path in zip(graphs, paths, strict=True)}
     return {utterance: pdfs for utterance, pdfs in found.items() if pdfs is not None}
 

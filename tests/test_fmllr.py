@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from decant.fmllr import MIN_FRAMES, affine, compose, fmllr, identity
+from decant.fmllr import affine, compose, fmllr, fmllr_statistics, identity
 
 MEANS = torch.tensor([[0.0, 0.0, 0.0], [4.0, -2.0, 1.0], [-3.0, 5.0, 2.0], [1.0, 1.0, -4.0]])
 VARIANCES = torch.tensor([[1.0, 0.5, 2.0], [0.5, 1.0, 1.0], [2.0, 0.3, 1.0], [1.0, 1.0, 0.5]])
@@ -19,7 +19,8 @@ def draw(num_frames: int, generator: torch.Generator) -> tuple[torch.Tensor, tor
 
 
 def estimate(frames: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    return fmllr(frames, 1 / VARIANCES[states], MEANS[states] / VARIANCES[states])
+    [transform] = fmllr([fmllr_statistics(frames, 1 / VARIANCES[states], MEANS[states] / VARIANCES[states])])
+    return transform
 
 
 def log_likelihood(transform: torch.Tensor, frames: torch.Tensor, states: torch.Tensor) -> float:
@@ -36,7 +37,7 @@ def test_the_transform_undoes_what_a_speaker_did_to_the_features(generator):
 
 
 def test_no_nearby_transform_has_a_higher_likelihood(generator):
-    frames, states = draw(MIN_FRAMES, generator)
+    frames, states = draw(500, generator)
     frames = frames @ torch.tensor([[0.9, 0.2, 0.0], [0.0, 1.3, -0.3], [0.1, 0.0, 1.0]]) + 0.7
     best = estimate(frames, states)
     assert log_likelihood(best, frames, states) > log_likelihood(identity(3), frames, states) + 0.1
@@ -45,9 +46,12 @@ def test_no_nearby_transform_has_a_higher_likelihood(generator):
         assert log_likelihood(nearby, frames, states) < log_likelihood(best, frames, states)
 
 
-def test_too_few_frames_leave_the_features_as_they_are(generator):
-    frames, states = draw(MIN_FRAMES - 1, generator)
-    assert torch.equal(estimate(frames + 5.0, states), identity(3))
+def test_speakers_side_by_side_get_what_each_gets_alone(generator):
+    of_each = []
+    for shift in (0.0, 3.0):
+        frames, states = draw(1000, generator)
+        of_each.append(fmllr_statistics(frames + shift, 1 / VARIANCES[states], MEANS[states] / VARIANCES[states]))
+    torch.testing.assert_close(fmllr(of_each), torch.cat([fmllr([one]) for one in of_each]))
 
 
 def test_one_transform_after_another_is_their_composition(generator):
