@@ -20,7 +20,7 @@ from decant.data_dir import UtterancesConfig
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
 from decant.frame_store import FramesConfig
-from decant.gmm import MonophoneConfig, TriphoneConfig
+from decant.gmm_training import MonophoneConfig, TriphoneConfig
 from decant.hmm import HmmConfig
 from decant.k2_engine import check_python
 from decant.language_model import LanguageModelConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from decant.cepstra import GmmFeatures
 from decant.files import atomic_path
-from decant.gmm import TrainedGmm, save_gmm
+from decant.gmm import save_gmm
+from decant.gmm_training import TrainedGmm
 from decant.hmm import write_transitions
 from steps.common import logger
 

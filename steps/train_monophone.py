@@ -4,7 +4,7 @@ import time
 
 from decant.cepstra import GmmFeatures, gmm_features
 from decant.data_dir import read_data_dir
-from decant.gmm import MonophoneConfig, flat_start, train_gmm
+from decant.gmm_training import MonophoneConfig, flat_start, train_gmm
 from decant.hmm import HmmConfig, TransitionModel, state_graph
 from decant.lexicon import read_lexicon
 from decant.state_tying import monophone_tree

@@ -20,7 +20,8 @@ from decant.data_dir import read_data_dir
 from decant.fbank import read_speakers
 from decant.files import atomic_path
 from decant.fmllr import affine, compose
-from decant.gmm import QuadraticForm, TriphoneConfig, fmllr_transforms, load_gmm, train_gmm
+from decant.gmm import QuadraticForm, fmllr_transforms, load_gmm
+from decant.gmm_training import TriphoneConfig, train_gmm
 from decant.hmm import TransitionModel, read_transitions, state_graph
 from decant.lda_mllt import lda, splice
 from decant.lexicon import Lexicon, LexiconConfig, phone_variants, position_classes, read_lexicon

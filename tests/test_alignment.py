@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.alignment import batches, equal_alignment, transition_counts, viterbi
+from decant.alignment import align, batches, equal_alignment, transition_counts, viterbi
 from decant.hmm import EXIT, HmmConfig, TransitionModel, state_graph
 from decant.lexicon import make_lexicon
 from decant.state_tying import monophone_tree
@@ -60,6 +60,20 @@ def test_a_batch_gives_what_its_utterances_give_alone():
         [alone] = viterbi([graph], [x])
         assert alone.states.tolist() == path.states.tolist() and len(path.pdfs) == len(x)
         assert alone.log_prob == pytest.approx(path.log_prob, abs=1e-4)
+
+
+def columns(scores: torch.Tensor, pdfs: torch.Tensor) -> torch.Tensor:
+    return scores[:, pdfs]
+
+
+def test_paths_do_not_depend_on_the_number_of_processes():
+    generator = torch.Generator().manual_seed(2)
+    graphs = [state_graph(words, LEXICON, MODEL) for words in (["A"], ["B", "A", "B"], ["A", "A", "A"], ["B"])]
+    scores = [torch.randn(length, MODEL.num_pdfs, generator=generator) for length in (7000, 9000, 3, 11)]
+    alone = align(graphs, scores, columns)
+    assert alone[2] is None
+    for one, other in zip(alone, align(graphs, scores, columns, jobs=2), strict=True):
+        assert one is other is None or (one.pdfs.tolist() == other.pdfs.tolist() and one.log_prob == other.log_prob)
 
 
 def test_too_few_frames_for_the_transcript_give_no_path():
