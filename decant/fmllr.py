@@ -36,8 +36,8 @@ def compose(second: Tensor, first: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FmllrStatistics:
-    """What is known of a speaker (Gales 1998, appendix B). linear: float64 [D, D + 1], his k, a row each; covariances:
-    float64 [D, D + 1, D + 1], the inverses of his G."""
+    """What is known of a speaker (Gales 1998, appendix B). linear: float64 [D, D + 1], Gales' k, a row
+    each; covariances: float64 [D, D + 1, D + 1], the inverses of Gales' G, one a row."""
 
     num_frames: int
     linear: np.ndarray

@@ -200,8 +200,9 @@ def draw_tokens(rng: np.random.Generator, words: list[str]) -> list[str]:
     return draw_sentence(rng)
 
 
-def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path) -> None:
-    """Fills `folder`, which appears when all is done, with the speaker's utterances and their `text`.
+def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path, words: list[str]) -> None:
+    """Fills `folder`, which appears when all is done, with the speaker's utterances and their `text`; some of them read
+    out `words`, if there are any.
 
     Run it in a fresh process: see espeak_voice.
     """
@@ -210,7 +211,7 @@ def record_speaker(speaker: Speaker, config: CorpusConfig, folder: Path) -> None
     babble = _record_babble(espeak, speaker, rng)
     espeak.set_voice(speaker.accent, speaker.variant)
     seconds_left = 60 * getattr(config, f"{speaker.split}_minutes") / config.num_speakers(speaker.split)
-    words, lines = dictionary_words(config), []
+    lines = []
     temporary = folder.with_name(f".{folder.name}")
     temporary.mkdir()
     while seconds_left > 0:
@@ -264,7 +265,7 @@ def degrade(
     return to_int16(noisy, draw("level"))
 
 
-def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, jobs: int) -> None:
+def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, jobs: int, words: list[str]) -> None:
     """Records speakers that have no folder in `audio` yet, `jobs` at a time; RuntimeError if one fails."""
     for remains in audio.glob(".*"):  # of a run that was killed
         shutil.rmtree(remains)
@@ -272,7 +273,7 @@ def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, j
     context.set_forkserver_preload(["decant.progress", "soundfile"])  # imported once, not once a speaker
 
     def record(speaker: Speaker) -> None:
-        process = context.Process(target=_record_in_own_process, args=(speaker, config, audio / speaker.id))
+        process = context.Process(target=_record_in_own_process, args=(speaker, config, audio / speaker.id, words))
         process.start()
         process.join()
         if process.exitcode:
@@ -309,13 +310,12 @@ def write_corpus(out: Path, config: CorpusConfig, jobs: int = 1) -> None:
     (out / "audio").mkdir(parents=True, exist_ok=True)
     _write(description, json.dumps(settings, indent=2))
 
-    speakers = list_speakers(config)
-    record_all(speakers, config, out / "audio", jobs)
-    _write_kaldi_files(out, speakers, vocabulary() + dictionary_words(config))
+    speakers, words = list_speakers(config), dictionary_words(config)
+    record_all(speakers, config, out / "audio", jobs, words)
+    _write_kaldi_files(out, speakers, vocabulary() + words)
     rng = np.random.default_rng((config.seed, len(SPLITS)))
-    words = dictionary_words(config)
     sentences = (map(word, draw_tokens(rng, words)) for _ in range(config.lm_sentences))
-    _write(out / "lm_text", "".join(" ".join(words) + "\n" for words in sentences))
+    _write(out / "lm_text", "".join(" ".join(sentence) + "\n" for sentence in sentences))
     settings["samples_sha256"] = _hash_samples(out / "audio" / speaker.id for speaker in speakers)
     settings["speakers"] = [dataclasses.asdict(speaker) for speaker in speakers]
     _write(description, json.dumps(settings, indent=2))

@@ -249,8 +249,7 @@ def test_two_runs_in_one_folder_are_refused(left_alone):
 
 
 def test_nothing_that_is_loaded_can_run_code():
-    """No pickles: files are text, audio, archives, FSTs, .npy without objects, safetensors."""
+    """No objects in .npy files; pickles, torch.load and shells are ruff's to refuse (ruff.toml, make test)."""
     sources = [path.read_text() for folder in ("decant", "steps", "local") for path in (ROOT / folder).glob("*.py")]
-    for forbidden in ("torch.load", "pickle.load", "allow_pickle=True", "shell=True", "os.system"):
-        assert not any(forbidden in source for source in sources)
+    assert not any("allow_pickle=True" in source for source in sources)
     assert os.environ.get("DECANT_RUN") is None

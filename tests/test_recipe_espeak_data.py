@@ -75,7 +75,7 @@ def test_another_seed_gives_another_speaker_other_sentences_and_samples(corpus, 
     config = dataclasses.replace(TINY, seed=2)
     speaker = espeak.list_speakers(config)[0]
     assert speaker not in espeak.list_speakers(TINY)
-    espeak.record_all([speaker], config, tmp_path, jobs=1)
+    espeak.record_all([speaker], config, tmp_path, jobs=1, words=[])
     files, others = (contents(folder / "train0000") for folder in (tmp_path, corpus / "audio"))
     assert files["text"] != others["text"]
     assert files["train0000-000.wav"] != others["train0000-000.wav"]
@@ -196,7 +196,7 @@ def test_saying_nothing_is_an_error_even_when_an_echo_is_left(synthesiser):
 def test_a_speaker_that_fails_fails_the_run_and_leaves_no_folder(tmp_path):
     speaker = dataclasses.replace(espeak.list_speakers(TINY)[0], variant="nonesuch")
     with pytest.raises(RuntimeError, match="recording train0000 failed with status 1"):
-        espeak.record_all([speaker], TINY, tmp_path, jobs=1)
+        espeak.record_all([speaker], TINY, tmp_path, jobs=1, words=[])
     assert not (tmp_path / "train0000").exists()
 
 
