@@ -1,4 +1,4 @@
-"""k2 as the engine of a stage: runs decant.k2_search with the Python that has k2, on files in a temporary folder."""
+"""k2 as the engine of a stage: runs decant.k2_command with the Python that has k2, on files in a temporary folder."""
 
 import json
 import logging
@@ -42,8 +42,8 @@ def check_python() -> None:
 
 
 def run(*arguments: object) -> None:
-    """Runs the command line of decant.k2_search; what it says goes into the log. Raises ValueError with its error."""
-    command = [str(find_python()), "-m", "decant.k2_search", *map(str, arguments)]
+    """Runs decant.k2_command; what it says goes into the log. Raises ValueError with its error."""
+    command = [str(find_python()), "-m", "decant.k2_command", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     last = ""

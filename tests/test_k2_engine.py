@@ -47,7 +47,7 @@ def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):
     grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0), "cpu", tmp_path)
     assert grid == {(8.0, 0.0): Hypotheses({"u": ("a", "b"), "v": ()}, ("v",))}
     arguments = json.loads(called.read_text())
-    assert arguments[:3] == ["-m", "decant.k2_search", "decode"]
+    assert arguments[:3] == ["-m", "decant.k2_command", "decode"]
     assert arguments[arguments.index("--beam") + 1] == "11.0"
 
 

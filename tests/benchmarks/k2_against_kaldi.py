@@ -43,10 +43,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_k2(python: Path, *arguments: object) -> float:
-    """Runs the command line of decant.k2_search; returns the seconds that it took."""
+    """Runs decant.k2_command; returns the seconds that it took."""
     started = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([python, "-m", "decant.k2_search", *map(str, arguments)], check=True, env=environment)
+    subprocess.run([python, "-m", "decant.k2_command", *map(str, arguments)], check=True, env=environment)
     return time.monotonic() - started
 
 

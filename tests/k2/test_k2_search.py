@@ -198,7 +198,7 @@ def test_alignment_finds_the_cheapest_of_all_paths(write_scp):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "decant.k2_search", *map(str, arguments)]
+    command = [sys.executable, "-m", "decant.k2_command", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -261,7 +261,7 @@ def test_mistakes_end_the_command_line_with_one_line(write_graph, write_scp, tmp
 
 
 def test_without_k2_one_line_says_how_to_install_it():
-    program = "import runpy, sys; sys.modules['k2'] = None; runpy.run_module('decant.k2_search', run_name='__main__')"
+    program = "import runpy, sys; sys.modules['k2'] = None; runpy.run_module('decant.k2_command', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
