@@ -14,7 +14,7 @@ from decant.data_dir import read_data_dir
 from decant.lexicon import read_lexicon
 
 pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
-from local import espeak, espeak_grammar, espeak_noise, espeak_voice  # noqa: E402
+from local import espeak, espeak_grammar, espeak_noise, espeak_speakers, espeak_voice  # noqa: E402
 
 PROGRAM = Path(espeak.__file__)
 TINY = espeak.CorpusConfig(
@@ -85,13 +85,13 @@ def test_no_speaker_and_no_voice_variant_is_in_two_splits(corpus):
     speakers = [{utterance.speaker for utterance in read_data_dir(corpus / split)} for split in espeak.SPLITS]
     assert [len(names) for names in speakers] == [3, 1, 1]
     assert len(set.union(*speakers)) == 5
-    variants = [variant for women, men in espeak.VARIANTS.values() for variant in women + men]
+    variants = [variant for women, men in espeak_speakers.VARIANTS.values() for variant in women + men]
     assert len(set(variants)) == len(variants)
 
 
 def test_speakers_share_no_accent_and_variant_until_all_pairs_are_used():
-    women, men = espeak.VARIANTS["train"]
-    assert len(women) == 10 and len(men) >= 10 and len(espeak.ACCENTS) == 8
+    women, men = espeak_speakers.VARIANTS["train"]
+    assert len(women) == 10 and len(men) >= 10 and len(espeak_speakers.ACCENTS) == 8
     config = espeak.CorpusConfig(train_minutes=160.0, speaker_minutes=1.0)  # 80 women in 10 x 8 pairs, 80 men
     speakers = [speaker for speaker in espeak.list_speakers(config) if speaker.split == "train"]
     assert len({(speaker.accent, speaker.variant) for speaker in speakers}) == len(speakers) == 160
@@ -167,7 +167,7 @@ def test_a_pause_after_a_rule_comes_after_all_that_it_stands_for(monkeypatch):
     assert drawn == ["ONE", "TWO,", "ONE", "TWO"]
 
 
-@pytest.mark.parametrize("accent", espeak.ACCENTS)
+@pytest.mark.parametrize("accent", espeak_speakers.ACCENTS)
 def test_espeak_says_a_voice_in_each_accent(synthesiser, accent):
     synthesiser.set_voice(accent, "f3")
     samples = synthesiser.say("nine", speed=175, pitch=50, pitch_range=50, word_gap=0)
@@ -175,7 +175,7 @@ def test_espeak_says_a_voice_in_each_accent(synthesiser, accent):
 
 
 def test_espeak_knows_every_variant(synthesiser):
-    for women, men in espeak.VARIANTS.values():
+    for women, men in espeak_speakers.VARIANTS.values():
         for variant in women + men:
             synthesiser.set_voice("en-us", variant)
 
