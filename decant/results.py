@@ -55,6 +55,21 @@ class ResultRow:
         return SYSTEMS.index(self.system), self.variant, self.split, -1 if self.seed is None else self.seed
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of one system less that of another on the same utterances of test, as fractions; of several runs, of
+    their means. low, high: the 95% interval of decant.scoring.paired_difference."""
+
+    system: str
+    against: str
+    figure: str  # "frame_accuracy" or "wer"
+    difference: float
+    low: float
+    high: float
+
+
+COMPARED = (("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"))
+
 PAPER = tuple(
     ResultRow(system, "test", chosen=True, variant="the paper's", frame_accuracy=frame_accuracy, wer=wer)
     for system, frame_accuracy, wer in (
@@ -70,6 +85,17 @@ class Summary:
     mean: float
     spread: float | None  # sample standard deviation; None for a single run
     runs: int
+
+
+def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
+    """Write comparisons.json, a list."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=1) + "\n")
+
+
+def read_comparisons(path: Path) -> list[Comparison]:
+    """The comparisons of comparisons.json. Raises ValueError naming the file if it holds anything else."""
+    return _read(path, Comparison, "comparisons")
 
 
 def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -89,10 +115,14 @@ def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
 
 def read_results(path: Path) -> list[ResultRow]:
     """The rows of results.json. Raises ValueError naming the file if it holds anything else."""
+    return _read(path, ResultRow, "results")
+
+
+def _read(path: Path, kind: type, name: str) -> list:
     try:
-        return [ResultRow(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]
+        return [kind(**entry) for entry in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a list of results ({error}); score again (stage 13)") from error
+        raise ValueError(f"{path}: not a list of {name} ({error}); score again (stage 13)") from error
 
 
 def summarize(rows: Iterable[ResultRow], figure: str) -> Summary | None:
@@ -118,9 +148,9 @@ def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
     return _summary([(student - baseline.mean) / gain for student in students if student is not None])
 
 
-def results_table(rows: Sequence[ResultRow]) -> Table:
+def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Table:
     """The results for a terminal, which has no room for all columns."""
-    caption = "\n".join(_notes(rows))
+    caption = "\n".join(_notes(rows, comparisons))
     table = Table(box=box.SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
     shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in _COLUMNS]
     for column in itertools.compress(_COLUMNS, shown):
@@ -130,12 +160,12 @@ def results_table(rows: Sequence[ResultRow]) -> Table:
     return table
 
 
-def results_markdown(rows: Sequence[ResultRow]) -> str:
+def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
     """The results for RESULTS.md."""
     heading = [column.replace("\n", " ") for column in _COLUMNS]
     rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in _COLUMNS]
     lines = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *_table_cells(rows))]
-    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(rows)), ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(rows, comparisons)), ""])
 
 
 _TEXT_COLUMNS = ("system", "variant")
@@ -172,7 +202,7 @@ def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _notes(rows: Sequence[ResultRow]) -> list[str]:
+def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison]) -> list[str]:
     """What a reader of the table has to know, and the retained gains."""
     notes = [
         "±: standard deviation over the runs; a figure without it is one run's.",
@@ -186,6 +216,12 @@ def _notes(rows: Sequence[ResultRow]) -> list[str]:
         else:
             found = "undefined (the ensemble is not better than the baseline on test, or one is missing)"
         notes.append(f"Retained gain in {name}: {found}. The paper: {_percent(paper, digits=0)}%.")
+    for system, against in dict.fromkeys((c.system, c.against) for c in comparisons):
+        found = ", ".join(
+            f"{c.figure.replace('_', ' ').replace('wer', 'WER')} {100 * c.difference:+.1f} "
+            f"({100 * c.low:+.1f} to {100 * c.high:+.1f})"
+            for c in comparisons if (c.system, c.against) == (system, against))
+        notes.append(f"{system} less {against}, 95% interval of a paired bootstrap over test's utterances: {found}.")
     return notes
 
 

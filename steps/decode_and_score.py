@@ -19,14 +19,23 @@ from decant.archive import read_int_vectors, write_matrices
 from decant.beam_search import SearchConfig, Setting
 from decant.data_dir import read_data_dir
 from decant.decoding_graph import check_same_tree
-from decant.ensemble import EnsembleConfig, log_posteriors
+from decant.ensemble import EnsembleConfig, ensemble_logits
 from decant.fbank import check_same_features, read_fbank_config
 from decant.files import atomic_path
 from decant.frame_store import pack, read_frame_store
 from decant.gmm import QuadraticForm, load_gmm
 from decant.parallel import parallel_map
-from decant.results import ResultRow, write_results
-from decant.scoring import ScoringConfig, Sentences, choose_setting, wer_interval, word_errors, write_alignments
+from decant.results import COMPARED, Comparison, ResultRow, write_comparisons, write_results
+from decant.scoring import (
+    ScoringConfig,
+    Sentences,
+    choose_setting,
+    paired_difference,
+    utterance_errors,
+    wer_interval,
+    word_errors,
+    write_alignments,
+)
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from steps.acoustic_training import member_folders
 from steps.common import Stage, hmm_folders, logger, run_step
@@ -101,30 +110,30 @@ def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
     store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
     for utterance, rows in store.utterance_slices():
         index = torch.arange(rows.start, rows.stop, device=stage.device)
-        scores = [log_posteriors(members, members[0].windows(store, part)) for part in index.split(BATCH)]
+        scores = [ensemble_logits(members, members[0].windows(store, part)) for part in index.split(BATCH)]
         yield utterance, torch.cat(scores).cpu(), members[0].log_priors.cpu()
 
 
-def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) -> np.ndarray:
-    """Writes the scaled log-likelihoods of every utterance as a Kaldi archive; returns for each aligned frame whether
-    its most probable pdf-id is the aligned one: bool [N]."""
+def write_likelihoods(stage: Stage, system: System, split: str, prefix: Path) -> dict[str, np.ndarray]:
+    """Writes the scaled log-likelihoods of every utterance as a Kaldi archive; returns for each frame of the aligned
+    utterances whether its most probable pdf-id is the aligned one: bool [T]."""
     labels = dict(read_int_vectors(stage.exp / "alignment" / split / "ali.scp"))
-    right = []
+    right = {}
 
     def likelihoods() -> Iterator[tuple[str, np.ndarray]]:
         posteriors = (gmm_posteriors(stage, system.states, split) if system.is_gmm else
                       network_posteriors(stage, system.folders, stage.exp / "graph" / system.states.name, split))
         for utterance, scores, priors in posteriors:
             if utterance in labels:
-                right.append(scores.argmax(dim=1).numpy() == labels[utterance])
+                right[utterance] = scores.argmax(dim=1).numpy() == labels[utterance]
             yield utterance, (scores - priors).numpy()
 
     write_matrices(prefix, likelihoods())
-    return np.concatenate(right)
+    return right
 
 
 def decode(stage: Stage, system: System, split: str,
-           settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Sentences], np.ndarray]:
+           settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Sentences], dict[str, np.ndarray]]:
     """The references of a split, what the system recognises with each setting, and where its frames are right."""
     [search] = stage.config(search=SearchConfig)
     refs = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
@@ -172,7 +181,8 @@ def choose_settings(stage: Stage, everything: Sequence[System]) -> dict[tuple[st
 
 
 def score(stage: Stage, system: System, setting: Setting) -> None:
-    """Writes the system's rows to rows/<label>.json and its alignments to details/, unless they are there."""
+    """Writes the system's rows to rows/<label>.json, its alignments to details/, and what it counted in every utterance
+    to counts/, unless they are there."""
     rows_file = stage.out / "rows" / f"{system.label}.json"
     if rows_file.exists():
         return
@@ -181,14 +191,41 @@ def score(stage: Stage, system: System, setting: Setting) -> None:
         refs, grid, right = decode(stage, system, split, [setting])
         write_alignments(stage.out / "details" / f"{system.label}_{split}.txt", refs, grid[setting])
         errors, (low, high) = word_errors(refs, grid[setting]), wer_interval(refs, grid[setting])
+        write_counts(stage.out / "counts" / f"{system.label}_{split}.json", refs, grid[setting], right)
+        frames = np.concatenate(list(right.values()))
         aligned = system.states == hmm_folders(stage.exp)[-1]  # other states have no frame accuracy
         rows.append(ResultRow(
-            system.name, split, system.chosen, system.variant, system.seed, len(right) if aligned else None,
-            float(right.mean()) if aligned else None,
+            system.name, split, system.chosen, system.variant, system.seed, len(frames) if aligned else None,
+            float(frames.mean()) if aligned else None,
             errors.words, errors.wer, low, high, parameters(system), training_seconds(system), *setting,
             f"{first.parts[0]}/stage.toml" if system.is_gmm else f"{first}/config.toml"))
     with atomic_path(rows_file) as path:
         path.write_text(json.dumps([asdict(row) for row in rows]))
+
+
+def write_counts(path: Path, refs: Sentences, hyps: Sentences, right: dict[str, np.ndarray]) -> None:
+    """{utterance: [word errors, words, right frames, frames]}; without an alignment, no frames."""
+    counts = {}
+    for utterance in sorted(refs):
+        errors, frames = utterance_errors(refs[utterance], hyps[utterance]), right.get(utterance, np.zeros(0, bool))
+        counts[utterance] = [errors.total, errors.words, int(frames.sum()), len(frames)]
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(counts))
+
+
+def comparisons(stage: Stage, everything: Sequence[System]) -> Iterator[Comparison]:
+    """The systems that results name for it, each with another, on test."""
+    def counts(name: str) -> np.ndarray:
+        """The mean over a system's runs of what write_counts wrote: float64 [U, 4]."""
+        runs = [json.loads((stage.out / "counts" / f"{system.label}_test.json").read_text())
+                for system in everything if system.name == name and system.chosen]
+        return np.mean([[run[utterance] for utterance in sorted(run)] for run in runs], axis=0)
+
+    for system, against in COMPARED:
+        ours, theirs = counts(system), counts(against)
+        for figure, count, size in (("frame_accuracy", 2, 3), ("wer", 0, 1)):
+            yield Comparison(system, against, figure,
+                             *paired_difference(ours[:, count], theirs[:, count], ours[:, size]))
 
 
 def parameters(system: System) -> int:
@@ -208,7 +245,7 @@ def training_seconds(system: System) -> float:
 
 def main(stage: Stage) -> None:
     everything = systems(stage)
-    for folder in ("dev_errors", "rows", "details"):
+    for folder in ("dev_errors", "rows", "details", "counts"):
         (stage.out / folder).mkdir(exist_ok=True)
     settings = choose_settings(stage, everything)
     tasks = [(stage, system, settings[system.name, system.variant]) for system in everything]
@@ -217,6 +254,7 @@ def main(stage: Stage) -> None:
     rows = [ResultRow(**row) for system in everything
             for row in json.loads((stage.out / "rows" / f"{system.label}.json").read_text())]
     write_results(stage.out / "results.json", rows)
+    write_comparisons(stage.out / "comparisons.json", comparisons(stage, everything))
     shutil.copyfile(stage.out / "results.json", stage.exp / "results.json")
 
 

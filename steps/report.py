@@ -4,18 +4,20 @@ from rich.console import Console
 
 from decant.fbank import read_unusable
 from decant.files import atomic_path
-from decant.results import read_results, results_markdown, results_table
+from decant.results import read_comparisons, read_results, results_markdown, results_table
 from steps.common import SPLITS, Stage, run_step
 
 
 def main(stage: Stage) -> None:
     rows = read_results(stage.exp / "score" / "results.json")
+    comparisons = read_comparisons(stage.exp / "score" / "comparisons.json")
     left_out = {split: read_unusable(stage.exp / "alignment" / split) for split in SPLITS}
     notes = [f"{len(unusable)} utterances of {split} have no frame accuracy (alignment/{split}/unusable.txt says why)."
              for split, unusable in left_out.items() if unusable]
     with atomic_path(stage.out / "RESULTS.md") as path:
-        path.write_text(results_markdown(rows) + "".join(f"- {note}\n" for note in notes), encoding="utf-8")
-    Console().print(results_table(rows), *notes, sep="\n")
+        path.write_text(results_markdown(rows, comparisons) + "".join(f"- {note}\n" for note in notes),
+                        encoding="utf-8")
+    Console().print(results_table(rows, comparisons), *notes, sep="\n")
 
 
 if __name__ == "__main__":

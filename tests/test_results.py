@@ -7,13 +7,16 @@ from rich.console import Console
 
 from decant.results import (
     PAPER,
+    Comparison,
     ResultRow,
     Summary,
+    read_comparisons,
     read_results,
     results_markdown,
     results_table,
     retained_gain,
     summarize,
+    write_comparisons,
     write_results,
 )
 
@@ -146,3 +149,12 @@ def test_the_table_shows_whole_figures_on_a_terminal_of_80_columns():
 def test_an_experiment_without_rows_still_has_a_table():
     assert "60.8" in shown(results_table([]))
     assert "60.8" in results_markdown([])
+
+
+def test_comparisons_are_read_as_they_were_written_and_shown_with_their_intervals(tmp_path):
+    comparisons = [Comparison("student", "ensemble", "frame_accuracy", -0.008, -0.012, -0.0041),
+                   Comparison("student", "ensemble", "wer", -0.005, -0.016, 0.006)]
+    write_comparisons(tmp_path / "comparisons.json", comparisons)
+    assert read_comparisons(tmp_path / "comparisons.json") == comparisons
+    assert ("student less ensemble, 95% interval of a paired bootstrap over test's utterances: "
+            "frame accuracy -0.8 (-1.2 to -0.4), WER -0.5 (-1.6 to +0.6).") in results_markdown(ROWS, comparisons)

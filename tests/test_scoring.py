@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 
 from decant.scoring import (
     ScoringConfig,
     WordErrors,
     choose_setting,
+    paired_difference,
     wer_interval,
     word_errors,
     write_alignments,
@@ -93,3 +95,18 @@ def test_the_alignment_of_an_utterance_without_words_has_no_columns(tmp_path):
 def test_a_grid_without_settings_or_with_a_weight_of_zero_is_refused(weights, penalties):
     with pytest.raises(ValueError, match="lm_weights needs one or more"):
         ScoringConfig(weights, penalties)
+
+
+def test_a_paired_difference_is_sure_where_both_systems_stumble_over_the_same_utterances():
+    """By hand: 40 utterances of 10 words with 0 to 9 errors each; the second system makes one more everywhere."""
+    errors, words = np.arange(40) % 10, np.full(40, 10)
+    assert paired_difference(errors, errors + 1, words) == pytest.approx((-0.1, -0.1, -0.1))
+
+
+def test_a_paired_differences_interval_is_that_of_the_mean_of_differences():
+    """300 utterances of equal length: the interval of a mean, 1.96 standard errors on both sides."""
+    difference = np.random.default_rng(1).normal(0.2, 1.0, 300)
+    value, low, high = paired_difference(difference + 3, np.full(300, 3.0), np.ones(300))
+    error = difference.std() / np.sqrt(300)
+    assert value == pytest.approx(difference.mean())
+    assert (low, high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.1 * error)
