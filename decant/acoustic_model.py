@@ -1,9 +1,10 @@
 """The acoustic model: a window of frames to a distribution over HMM states (paper, section 4).
 
-The letters: B batch, W frames of a window, F features of a frame, S pdf-ids.
+The letters: M models, B batch, W frames of a window, F features of a frame, S pdf-ids.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from decant import data_parallel
 from decant.fbank import FbankConfig
 from decant.files import atomic_path, write_tensors
 from decant.frame_store import FrameStore
@@ -54,12 +56,16 @@ class AcousticModel(nn.Module):
     def initialize(self, seed: int) -> "AcousticModel":
         """Random weights after He et al. (2015), which keep the variance through rectified units; zero biases."""
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-                nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.layers[-1].weight)  # the first prediction is uniform
+        for layer in self.linears:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.linears[-1].weight)  # the first prediction is uniform
         return self
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers that have weights, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits [B, S] of windows [B, W, F]: float32 whatever the layers compute in, since the losses divide them by
@@ -69,6 +75,34 @@ class AcousticModel(nn.Module):
     def windows(self, store: FrameStore, index: Tensor) -> Tensor:
         """The windows [B, W, F] of the frames `index` of a store, as wide as this model wants them."""
         return store.windows(index, self.config.left_context, self.config.right_context)
+
+
+class SideBySide(nn.Module):
+    """M models of one architecture as one, whose weights have a leading axis: a matrix product for all of them a layer,
+    where a small model's own would leave most of a GPU idle."""
+
+    def __init__(self, models: Sequence[AcousticModel]):
+        super().__init__()
+        self.config = models[0].config
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for layer in zip(*(model.linears for model in models), strict=True):
+            self.weights.append(torch.stack([each.weight.detach() for each in layer]))
+            self.biases.append(torch.stack([each.bias.detach() for each in layer]).unsqueeze(1))
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Logits float32 [M, B, S] of each model's own windows [M, B, W, F]."""
+        x = windows.flatten(2)
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x.relu() if number else x, weight.mT)
+        return x.float()
+
+    def copy_to(self, models: Sequence[AcousticModel]) -> None:
+        """Gives the models their weights back."""
+        with torch.no_grad():
+            for number, model in enumerate(models):
+                for layer, weight, bias in zip(model.linears, self.weights, self.biases, strict=True):
+                    layer.weight.copy_(weight[number])
+                    layer.bias.copy_(bias[number, 0])
 
 
 def num_parameters(model: nn.Module) -> int:
@@ -82,13 +116,17 @@ def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
 
 
 def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> None:
-    """Writes `model.safetensors` (weights and priors) and `config.toml` (sizes and feature settings)."""
+    """Writes `model.safetensors` (weights and priors) and `config.toml` (sizes and feature settings); of several
+    processes that train, all have to call this, and one writes."""
+    weights = {name: data_parallel.whole(x) for name, x in model.state_dict().items()}
+    if data_parallel.rank() > 0:
+        return
     directory.mkdir(parents=True, exist_ok=True)
     settings = {"acoustic_model": asdict(model.config) | {name: getattr(model, name) for name in NOT_SIZES},
                 "fbank": asdict(features)}
     with atomic_path(directory / "config.toml") as path:
         path.write_text(tomli_w.dumps(settings), encoding="utf-8")
-    write_tensors(directory / "model.safetensors", model.state_dict())
+    write_tensors(directory / "model.safetensors", weights)
 
 
 def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:

@@ -8,31 +8,41 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from decant import data_parallel
 from decant.files import write_tensors
 
 
 @dataclass
 class TrainingState:
-    """Where a training stands. step: steps done; history: a record an epoch; best: the weights of the epoch that was
-    best on dev; epoch_loss: float64 scalar, the current epoch's loss summed over its frames so far."""
+    """Where a training stands. step: steps done; histories: a list for each model, a record an epoch; best: the weights
+    of the epochs that were best on dev; losses: two of each model: this epoch's, summed over its frames so far, and the
+    first minibatch's."""
 
     step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    histories: list[list[dict[str, float]]] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
-    epoch_loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    losses: list[list[float]] = field(default_factory=list)
     epoch_seconds: float = 0.0
 
 
+NUMBERS = ("step", "histories", "losses", "epoch_seconds")  # all of it but the weights
+
+
 def save_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Writes weights, optimizer and position to `directory/checkpoint.safetensors`."""
+    """Writes weights, optimizer and position to `directory/checkpoint.safetensors`.
+
+    Weights are whole there, however many processes divide them (all of which have to call this; one writes), so that
+    another number of processes can go on.
+    """
     tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
     tensors |= {f"best.{name}": x for name, x in state.best.items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": x for name, x in moments.items()}
-    tensors["epoch_loss"] = state.epoch_loss
-    position = {"step": state.step, "history": state.history, "epoch_seconds": state.epoch_seconds}
-    directory.mkdir(parents=True, exist_ok=True)
-    write_tensors(directory / "checkpoint.safetensors", tensors, {"position": json.dumps(position)})
+    tensors = {name: data_parallel.whole(x) for name, x in tensors.items()}
+    if data_parallel.rank() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        position = {name: getattr(state, name) for name in NUMBERS}
+        write_tensors(directory / "checkpoint.safetensors", tensors, {"position": json.dumps(position)})
 
 
 def load_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
@@ -44,20 +54,23 @@ def load_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Op
     if not path.exists():
         return TrainingState()
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    own = model.state_dict()
+    parameters = [x for group in optimizer.param_groups for x in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
     try:
         with safe_open(path, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
-            epoch_loss = file.get_tensor("epoch_loss")
             for name in file.keys():
                 group, _, rest = name.partition(".")
-                if group in groups:
-                    groups[group][rest] = file.get_tensor(name)
+                groups[group][rest] = file.get_tensor(name)
+        for group in ("model", "best"):
+            groups[group] = {name: data_parallel.divided_like(x, own[name]) for name, x in groups[group].items()}
+        for name, x in groups["optimizer"].items():
+            number, kind = name.split(".")
+            like = parameters[int(number)]
+            moments.setdefault(int(number), {})[kind] = data_parallel.divided_like(x, like) if x.ndim else x
         model.load_state_dict(groups["model"])
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, LookupError) as error:
         raise ValueError(f"{path}: damaged, or of another model ({error}); remove it to train anew") from error
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, x in groups["optimizer"].items():
-        number, field_name = name.split(".")
-        states.setdefault(int(number), {})[field_name] = x
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-    return TrainingState(position["step"], position["history"], groups["best"], epoch_loss, position["epoch_seconds"])
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return TrainingState(**position, best=groups["best"])

@@ -16,30 +16,26 @@ from decant.acoustic_model import AcousticModel
 @dataclass(frozen=True)
 class EnsembleConfig:
     num_members: int = 10  # models, the baseline among them (paper: 10)
+    side_by_side: int = 1  # members trained in one batched matrix product, for small ones on a GPU; 1: as separate jobs
 
     def __post_init__(self) -> None:
         if self.num_members < 2:
             raise ValueError(f"num_members is {self.num_members}; an ensemble has at least 2")
+        if self.side_by_side < 1:
+            raise ValueError(f"side_by_side is {self.side_by_side}; it has to be at least 1")
+
+
+TEACHERS = ("arithmetic", "geometric")
 
 
 @torch.inference_mode()
-def mean_probabilities(members: Sequence[AcousticModel], windows: Tensor,
-                       temperatures: Sequence[float]) -> list[Tensor]:
-    """The arithmetic mean of the members' distributions softmax(z / temperature), for each of `temperatures`.
+def ensemble_logits(members: Sequence[AcousticModel], windows: Tensor, teacher: str = "arithmetic") -> Tensor:
+    """The ensemble's logits, float32 [B, S], of windows [B, W, F]: their softmax is the members' mean distribution.
 
-    windows: [B, W, F]; returns float32 [B, S] each. At temperature 1 this is the ensemble's prediction. (The other
-    choice, the geometric mean, is the softmax of the mean logits; the paper averages predictions.)
+    arithmetic: the log of the mean of the members' distributions (of a single member: its own); geometric: the mean of
+    their logits, so that the softmax is the geometric mean, renormalised (paper, section 2: either). Divided by a
+    temperature they give soft targets; the geometric ones are then the mean of the members' softened distributions
+    too, the arithmetic ones are the mean, softened.
     """
-    totals = [windows.new_zeros(len(windows), members[0].num_pdfs) for _ in temperatures]
-    for member in members:
-        logits = member(windows)
-        for total, temperature in zip(totals, temperatures, strict=True):
-            total += (logits / temperature).softmax(dim=1)
-    return [total / len(members) for total in totals]
-
-
-@torch.inference_mode()
-def log_posteriors(members: Sequence[AcousticModel], windows: Tensor) -> Tensor:
-    """The log of the members' mean distribution at temperature 1: float32 [B, S]; a single model's own for one."""
     logs = torch.stack([member(windows).log_softmax(dim=1) for member in members])
-    return logs.logsumexp(dim=0) - math.log(len(members))
+    return logs.mean(dim=0) if teacher == "geometric" else logs.logsumexp(dim=0) - math.log(len(members))

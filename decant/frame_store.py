@@ -40,14 +40,15 @@ class FrameStore:
         return len(self.frames)
 
     def windows(self, index: Tensor, left: int, right: int) -> Tensor:
-        """The frames around each of `index` (int64 [B]), `left` before and `right` after it: float32 [B, W, F].
+        """The frames around each of `index` (int64 [..., B]), `left` before and `right` after it: float32
+        [..., B, W, F].
 
         Beyond an utterance's ends its first and last frames are repeated.
         """
         utterance = torch.searchsorted(self.offsets, index, right=True)
-        first, last = self.offsets[utterance - 1, None], self.offsets[utterance, None] - 1
+        first, last = self.offsets[utterance - 1].unsqueeze(-1), self.offsets[utterance].unsqueeze(-1) - 1
         around = torch.arange(-left, right + 1, device=index.device)
-        rows = torch.minimum(torch.maximum(index[:, None] + around, first), last)
+        rows = torch.minimum(torch.maximum(index.unsqueeze(-1) + around, first), last)
         return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
 
     def utterance_slices(self) -> Iterable[tuple[str, slice]]:

@@ -9,14 +9,15 @@ The letters: B batch, N frames, S pdf-ids.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from decant.acoustic_model import AcousticModel
+from decant import data_parallel
+from decant.acoustic_model import AcousticModel, SideBySide
 from decant.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.frame_store import FrameStore
 from decant.progress import progress
@@ -35,6 +36,7 @@ class TrainingConfig:
     threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
     precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
     checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
+    shard_weights: bool = False  # several processes divide weights and optimizer among them (FSDP), not only the frames
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.checkpoint_steps) < 1:
@@ -54,8 +56,10 @@ class RealignmentConfig(TrainingConfig):
             raise ValueError(f"rounds is {self.rounds}; it may not be negative (0: the mixtures' labels are kept)")
 
 
-BatchLoss = Callable[[AcousticModel, Tensor, int], Tensor]
-"""(model, frame indices int64 [B], epoch) -> the loss to minimise, a scalar."""
+DIVERGED = 2.0  # the first loss is that of a guess: no training that goes anywhere stays so far above it
+
+BatchLoss = Callable[[Callable[[Tensor], Tensor], Tensor, int], Tensor]
+"""(model, frame indices int64 [B], epoch) -> their mean loss, a scalar. Of M models side by side: [M, B], and [M]."""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -83,62 +87,102 @@ def frame_order(num_frames: int, seed: int, epoch: int) -> Tensor:
 
 
 @torch.inference_mode()
-def predictions(model: AcousticModel, store: FrameStore, batch_size: int = 4096) -> Tensor:
-    """The most probable pdf-id of every frame of a store: int64 [N]."""
-    index = torch.arange(len(store), device=store.frames.device)
-    return torch.cat([model(model.windows(store, part)).argmax(dim=1) for part in index.split(batch_size)])
+def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size: int = 4096) -> Tensor:
+    """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
+    index, found = torch.arange(len(store), device=store.frames.device), []
+    for part in index.split(batch_size):
+        windows = store.windows(part, model.config.left_context, model.config.right_context)
+        if isinstance(model, SideBySide):
+            windows = windows.expand(len(model.weights[0]), *windows.shape)
+        found.append(model(windows).argmax(dim=-1))
+    return torch.cat(found, dim=-1)
 
 
-def frame_accuracy(predicted: Tensor, store: FrameStore) -> float:
-    """Share of a store's frames whose predicted pdf-id (int64 [N]) is the aligned one."""
-    return float((predicted == store.pdfs).double().mean())
+def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
+    """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...]."""
+    return (predicted == store.pdfs).double().mean(dim=-1)
 
 
-def train(model: AcousticModel, store: FrameStore, dev: FrameStore, batch_loss: BatchLoss, config: TrainingConfig,
-          seed: int, directory: Path, label: str) -> list[dict[str, float]]:
-    """Trains `model` in place and leaves it with the weights of the epoch that was best on dev.
+History = list[dict[str, float]]
+"""A record of every epoch: epoch, loss, dev_frame_accuracy, seconds."""
 
-    store, dev: on the model's device. directory: holds the checkpoint; an interrupted training goes on from there, to
-    the same weights bit for bit on a CPU. Returns a record of every epoch: epoch, loss, dev_frame_accuracy, seconds.
-    Raises FloatingPointError if the loss is no longer finite, naming step and learning rate.
+
+def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, batch_loss: BatchLoss,
+          config: TrainingConfig, seeds: Sequence[int], directory: Path, labels: Sequence[str]) -> list[History]:
+    """Trains models in place, each from its seed; leaves each with the weights of its epoch that was best on dev.
+
+    models: one, or several of one architecture side by side, which see their frames in orders of their own. store, dev:
+    on the models' device. directory: holds the checkpoint; an interrupted training goes on from there, to the same
+    weights bit for bit on a CPU. Raises FloatingPointError, naming step and learning rate, if a weight is no longer
+    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's; the last checkpoint from before
+    stays.
     """
-    device = store.frames.device
+    device, count = store.frames.device, data_parallel.num_processes()
+    model = models[0] if len(models) == 1 else SideBySide(models)
+    spread = data_parallel.spread(model, config.shard_weights, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
                                   fused=True)
     steps_an_epoch = math.ceil(len(store) / config.batch_size)
     num_steps = config.epochs * steps_an_epoch
     state = load_checkpoint(directory, model, optimizer)
-    history, best = state.history, state.best
-    epoch_loss, started = state.epoch_loss.to(device), time.monotonic() - state.epoch_seconds
-    for step in progress(range(state.step, num_steps), num_steps, label, state.step):
+    # This process's parts of the sums, float64 [2, M]: of each model's loss in this epoch, and in the first minibatch.
+    losses = torch.tensor(state.losses or [[0.0] * len(models)] * 2, dtype=torch.float64, device=device)
+    losses *= data_parallel.rank() == 0
+    histories, best = state.histories or [[] for _ in models], state.best
+    started = time.monotonic() - state.epoch_seconds
+    for step in progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step):
         epoch, position = divmod(step, steps_an_epoch)
         if position == 0 or step == state.step:
-            order = frame_order(len(store), seed, epoch).to(device)
-        index = order[position * config.batch_size:(position + 1) * config.batch_size]
+            orders = torch.stack([frame_order(len(store), seed, epoch) for seed in seeds]).to(device)
+        index = orders[:, position * config.batch_size:(position + 1) * config.batch_size].contiguous()
+        own, weight = data_parallel.own_share(index if len(models) > 1 else index[0])
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with autocast(config, device):
-            loss = batch_loss(model, index, epoch)
+            loss = batch_loss(spread, own, epoch) * weight
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.sum().backward()
         optimizer.step()
-        epoch_loss += loss.detach().double() * len(index)
-        if position + 1 == steps_an_epoch or (step + 1) % config.checkpoint_steps == 0:
-            if not torch.isfinite(epoch_loss):
-                raise FloatingPointError(f"{label}: the loss is not finite by step {step + 1} (learning rate "
-                                         f"{rate:.2g}); lower learning_rate")
-            if position + 1 == steps_an_epoch:
-                accuracy = frame_accuracy(predictions(model, dev), dev)
-                if accuracy > max((record["dev_frame_accuracy"] for record in history), default=-1.0):
-                    best = {name: x.detach().clone() for name, x in model.state_dict().items()}
-                history.append({"epoch": epoch + 1, "loss": float(epoch_loss) / len(store),
-                                "dev_frame_accuracy": accuracy, "seconds": time.monotonic() - started})
+        part = loss.detach().double() / count
+        losses[0] += part * index.shape[1]
+        if step == 0:
+            losses[1] = part
+        ended = position + 1 == steps_an_epoch
+        if not ended and (step + 1) % config.checkpoint_steps:
+            continue
+        if not data_parallel.all_finite(model.parameters()):
+            losses[0] = math.nan
+        losses = data_parallel.summed(losses)
+        mean_loss = losses[0] / min((position + 1) * config.batch_size, len(store))
+        for label, now, first in zip(labels, mean_loss.tolist(), losses[1].tolist(), strict=True):
+            if not now <= DIVERGED * first:
+                raise FloatingPointError(f"{label}: training diverged by step {step + 1}: loss {now:.3g}, {first:.3g} "
+                                         f"at first, learning rate {rate:.2g}; lower learning_rate "
+                                         f"({directory} keeps step {state.step})")
+        if ended:
+            accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
+            before = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
+            best = better(best, model.state_dict(), accuracy > torch.tensor(before, device=device))
+            for history, label, *figures in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
+                history.append({"epoch": epoch + 1, "loss": figures[0], "dev_frame_accuracy": figures[1],
+                                "seconds": (time.monotonic() - started) / len(models)})
                 logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, epoch + 1,
-                            config.epochs, history[-1]["loss"], 100 * accuracy, history[-1]["seconds"])
-                epoch_loss.zero_()
-                started = time.monotonic()
-            save_checkpoint(directory, model, optimizer, TrainingState(
-                step + 1, history, best, epoch_loss, time.monotonic() - started))
+                            config.epochs, figures[0], 100 * figures[1], history[-1]["seconds"])
+            losses[0], started = 0.0, time.monotonic()
+        state = TrainingState(step + 1, histories, best, losses.tolist(), time.monotonic() - started)
+        save_checkpoint(directory, model, optimizer, state)
+        losses *= data_parallel.rank() == 0
     model.load_state_dict(best)
-    return history
+    if isinstance(model, SideBySide):
+        model.copy_to(models)
+    return histories
+
+
+def better(best: dict[str, Tensor], now: dict[str, Tensor], improved: Tensor) -> dict[str, Tensor]:
+    """The weights `now` of the models that improved (bool [M]), the best so far of the others."""
+    if improved.all():
+        return {name: x.detach().clone() for name, x in now.items()}
+    if not improved.any():
+        return best
+    return {name: torch.where(improved.view(-1, *[1] * (x.ndim - 1)), x, best[name]) for name, x in now.items()}

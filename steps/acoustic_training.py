@@ -1,10 +1,13 @@
-"""What the training stages share: the stores, a member, a finished model's folder."""
+"""What the training stages share: the stores, members, a finished model's folder."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from decant import data_parallel
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
 from decant.fbank import read_fbank_config
 from decant.files import atomic_path
@@ -16,44 +19,46 @@ from steps.common import Stage, logger
 SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
 
 
-def train_model(stage: Stage, store: FrameStore, batch_loss: BatchLoss, config: TrainingConfig, seed: int,
-                directory: Path) -> None:
-    """Trains a model of the config's sizes on the store of stage 6 unless `directory` holds it already, and writes it
-    there."""
-    [sizes] = stage.config(acoustic_model=AcousticModelConfig)
-    train_on(stage, stage.exp / "alignment", sizes, store, batch_loss, config, seed, directory)
-
-
-def train_on(stage: Stage, alignment: Path, sizes: AcousticModelConfig, store: FrameStore, batch_loss: BatchLoss,
-             config: TrainingConfig, seed: int, directory: Path) -> None:
-    """The same for any sizes, and any folder of stores."""
-    if (directory / "model.safetensors").exists():
-        logger.info("%s: done before, kept", directory.name)
-        (directory / "checkpoint.safetensors").unlink(missing_ok=True)
+def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, store: FrameStore, batch_loss: BatchLoss,
+                 config: TrainingConfig, seeds: Sequence[int], folders: Sequence[Path]) -> None:
+    """Trains a model of each seed on a store of that alignment, several of them side by side, and writes each to its
+    folder, unless they are there."""
+    labels = [folder.name.removesuffix(".partial") for folder in folders]
+    if all((folder / "model.safetensors").exists() for folder in folders):
+        logger.info("%s: done before, kept", ", ".join(labels))
+        (folders[0] / "checkpoint.safetensors").unlink(missing_ok=True)
         return
+    data_parallel.wait()  # so that no process finds what another one has already written
     torch.set_num_threads(config.threads)
     dev = read_frame_store(alignment / "dev").to(stage.device)
     states = json.loads((alignment / "states.json").read_text())
-    model = AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device)
-    model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
-    directory.mkdir(parents=True, exist_ok=True)
-    history = train(model, store, dev, batch_loss, config, seed, directory, directory.name.removesuffix(".partial"))
-    with atomic_path(directory / "history.json") as path:
-        path.write_text(json.dumps(history, indent=1) + "\n")
-    save_model(directory, model, read_fbank_config(stage.exp / "fbank" / "train"))
-    (directory / "checkpoint.safetensors").unlink()
+    models = [AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device) for seed in seeds]
+    histories = train(models, store, dev, batch_loss, config, seeds, folders[0], labels)
+    for model, history, folder in zip(models, histories, folders, strict=True):
+        model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "history.json") as path:
+            path.write_text(json.dumps(history, indent=1) + "\n")
+        save_model(folder, model, read_fbank_config(stage.exp / "fbank" / "train"))
+    (folders[0] / "checkpoint.safetensors").unlink(missing_ok=True)
+    data_parallel.wait()
 
 
-def hard_labels(store: FrameStore) -> BatchLoss:
+def hard_labels(store: FrameStore, sizes: AcousticModelConfig) -> BatchLoss:
     """The loss of a model that learns the labels of a store."""
-    return lambda model, index, epoch: hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
+    def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
+        return hard_label_loss(model(store.windows(index, sizes.left_context, sizes.right_context)), store.pdfs[index])
+
+    return batch_loss
 
 
-def train_member(stage: Stage, number: int, directory: Path) -> None:
-    """Member `number` of the ensemble (1 is the baseline): its number is its seed, and all that sets it apart."""
-    [config] = stage.config(training=TrainingConfig)
+def train_members(stage: Stage, numbers: Sequence[int], folders: Sequence[Path]) -> None:
+    """Members of the ensemble (1 is the baseline), side by side: a member's number is its seed, and all that sets it
+    apart."""
+    sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
     store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
-    train_model(stage, store, hard_labels(store), config, config.seed * SEEDS_APART + number, directory)
+    train_models(stage, stage.exp / "alignment", sizes, store, hard_labels(store, sizes), config,
+                 [config.seed * SEEDS_APART + number for number in numbers], folders)
 
 
 def member_folders(exp: Path, num_members: int) -> list[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
 from decant.archive import read_matrices, write_int_vectors, write_matrices
 from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
-from decant.ensemble import log_posteriors
+from decant.ensemble import ensemble_logits
 from decant.fbank import read_unusable, write_unusable
 from decant.files import atomic_path
 from decant.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
@@ -23,7 +23,7 @@ from decant.gmm import QuadraticForm, load_gmm
 from decant.hmm import TransitionModel, read_transitions, state_graph
 from decant.lexicon import Lexicon, read_lexicon
 from decant.training import RealignmentConfig
-from steps.acoustic_training import SEEDS_APART, hard_labels, train_on
+from steps.acoustic_training import SEEDS_APART, hard_labels, train_models
 from steps.adaptation import unsupervised_transforms
 from steps.common import SPLITS, Stage, hmm_folders, logger, run_step
 from steps.features import mixture_features, network_features
@@ -81,8 +81,9 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
                        directory: Path, number: int) -> None:
     """Trains a network on the labels as they are, and writes those of its own alignment in their place."""
     stores = {split: read_frame_store(stage.out / split).to(stage.device) for split in SPLITS}
-    train_on(stage, stage.out, AcousticModelConfig(), stores["train"], hard_labels(stores["train"]), config,
-             config.seed * SEEDS_APART + 2000 + number, directory)
+    sizes = AcousticModelConfig()
+    train_models(stage, stage.out, sizes, stores["train"], hard_labels(stores["train"], sizes), config,
+                 [config.seed * SEEDS_APART + 2000 + number], [directory])
     model = load_model(directory)[0].to(stage.device)
     for split, store in stores.items():
         words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / split)}
@@ -99,7 +100,7 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
 
 def scaled_likelihoods(model: AcousticModel, store: FrameStore, index: Tensor, pdfs: Tensor) -> Tensor:
     """log p(x | pdf-id) up to a constant, of some pdf-ids (int64 [P]) at the frames `index`: float32 [T, P]."""
-    scores = torch.cat([log_posteriors([model], model.windows(store, part))
+    scores = torch.cat([ensemble_logits([model], model.windows(store, part))
                         for part in index.to(store.pdfs.device).split(4096)])
     return (scores - model.log_priors).cpu()[:, pdfs]
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from decant import data_parallel
 from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")
@@ -32,8 +34,8 @@ class Stage:
 
     @property
     def model_jobs(self) -> int:
-        """Models trained or applied at a time: one a core, but one after the other on a GPU."""
-        return self.jobs if self.device.type == "cpu" else 1
+        """Models trained or applied at a time: one a core, but one after the other on a GPU or by several processes."""
+        return self.jobs if self.device.type == "cpu" and data_parallel.num_processes() == 1 else 1
 
     def config(self, **tables: type) -> list[Any]:
         """The named tables of the config: stage.config(fbank=FbankConfig) gives [FbankConfig(...)]."""
@@ -56,11 +58,14 @@ def run_step(main: Callable[[Stage], None]) -> None:
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
     end_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR  # RANK: torchrun's
+    logging.basicConfig(level=level, format="%(message)s", handlers=[
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
     torch.set_num_threads(1)  # stages compute in several processes or threads of their own
     try:
-        main(Stage(given.exp, given.out, given.jobs, choose_device(given.device), given.corpus, given.engine))
+        device = choose_device(given.device)
+        data_parallel.join(device)
+        main(Stage(given.exp, given.out, given.jobs, device, given.corpus, given.engine))
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("error: %s", error)
         sys.exit(1)
@@ -73,7 +78,12 @@ def run_step(main: Callable[[Stage], None]) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """cuda where there is one for "auto"; ValueError for "cuda" where there is none."""
+    """cuda where there is one for "auto", each of torchrun's processes its own; ValueError for "cuda" where there is
+    none."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device

@@ -1,7 +1,7 @@
 """Reads run.sh's options and the recipe's TOML, checks every field, then turns into the recipe's list of stages.
 
     run.sh [--stage N] [--stop-stage M] [--list] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
-           [--device auto|cpu|cuda] [--engine kaldi|k2] [--<table>.<field> VALUE ...]
+           [--processes N] [--device auto|cpu|cuda] [--engine kaldi|k2] [--<table>.<field> VALUE ...]
 """
 
 import fcntl
@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--conf", default="", help=f"the recipe's settings [conf/{recipe}.toml]")
     parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
+    parser.add_argument("--processes", type=int, default=1, help="that train a model together")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
     parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns (6) and decodes (13)")
     parser.exit_on_error = True
     options = parser.parse_args(arguments)
-    if not 0 <= (options.stage or 0) <= 14 or options.jobs < 1:
-        raise ValueError(f"--stage {options.stage} --jobs {options.jobs}: stages are 0 to 14, jobs at least 1")
+    if not 0 <= (options.stage or 0) <= 14 or min(options.jobs, options.processes) < 1:
+        raise ValueError(f"--stage {options.stage} --jobs {options.jobs} --processes {options.processes}: stages are 0 "
+                         "to 14, jobs and processes at least 1")
     parser.exit_on_error = False
     here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
     if options.engine == "k2":
@@ -81,7 +83,7 @@ def main() -> None:
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
-           "device": options.device, "engine": options.engine,
+           "processes": options.processes, "device": options.device, "engine": options.engine,
            "config": config}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)

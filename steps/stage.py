@@ -1,6 +1,8 @@
 """One stage's bookkeeping: is it done, stale or to do; run it; keep what it wrote only when it is whole.
 
-    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] -- PROGRAM     (a line of steps/stages.sh)
+    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--trains] -- PROGRAM
+
+is a line of steps/stages.sh; --trains: by as many processes as run.sh's --processes says.
 
 A stage works in `EXP/NAME.partial` and is renamed to `EXP/NAME` when its program has succeeded; a program that is
 started again finds what it had written there, as long as config and inputs are the same. `stage.json` keeps what the
@@ -98,7 +100,7 @@ def write_note(note: Path, content: dict) -> None:
     temporary.replace(note)
 
 
-def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> None:
+def run_stage(run: dict, directory: Path, origin: dict, program: list[str], trains: bool) -> None:
     """Runs the program in the partial folder, goes on in one that an interrupted run left, renames it at the end."""
     partial = directory.with_name(directory.name + ".partial")
     note = partial / "stage.json"
@@ -112,7 +114,9 @@ def run_stage(run: dict, directory: Path, origin: dict, program: list[str]) -> N
     started = time.monotonic()
     arguments = ["--exp", run["exp"], "--out", str(partial), "--jobs", str(run["jobs"]), "--device", run["device"],
                  "--corpus", run["corpus"], "--engine", run["engine"]]
-    status = subprocess.run([sys.executable, *program, *arguments], pass_fds=[run["lock"]]).returncode
+    together = ["-m", "steps.torchrun", "--standalone", "--nproc-per-node", str(run["processes"])]
+    launcher = together if trains and run["processes"] > 1 else []
+    status = subprocess.run([sys.executable, *launcher, *program, *arguments], pass_fds=[run["lock"]]).returncode
     if status != 0:
         sys.exit(f"{' '.join(program)} failed (exit status {status}); its log: {partial / 'log'}")
     origin = origin | {"seconds": round(time.monotonic() - started, 1), "files": hash_files(partial)}
@@ -135,6 +139,7 @@ def main() -> None:
     parser.add_argument("--reads", nargs="*", default=[])
     parser.add_argument("--config", nargs="*", default=[])
     parser.add_argument("--by-engine", action="store_true")
+    parser.add_argument("--trains", action="store_true")
     separator = sys.argv.index("--")
     stage, program = parser.parse_args(sys.argv[1:separator]), sys.argv[separator + 1:]
     run = json.loads(os.environ["DECANT_RUN"])
@@ -168,7 +173,7 @@ def main() -> None:
         if run["stage"] is not None:  # asked for: from the start, and no longer done until it is
             shutil.rmtree(directory, ignore_errors=True)
             shutil.rmtree(directory.with_name(directory.name + ".partial"), ignore_errors=True)
-        run_stage(run, directory, origin, program)
+        run_stage(run, directory, origin, program, stage.trains)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # The stages that all recipes share, by number; recipes/<corpus>/run.sh comes to them after its own.
 #
-#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] -- PROGRAM
+#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--trains] -- PROGRAM
 #
 # runs PROGRAM unless the stage is done: it finds the named stages' folders in the experiment folder and the named
 # tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
@@ -26,18 +26,18 @@ stage 6 alignment --reads data lang fbank monophone tied graph \
   --config utterances adaptation frames realignment --by-engine -- steps/align.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
-stage 7 baseline --reads fbank alignment --config acoustic_model training -- steps/train_baseline.py
+stage 7 baseline --reads fbank alignment --config acoustic_model training --trains -- steps/train_baseline.py
 
 # The other members, which differ in their seed alone: member_02 ... member_10
-stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble -- steps/train_ensemble.py
+stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble --trains -- steps/train_ensemble.py
 
-# The ensemble's softened predictions on the training frames, a file a temperature
+# The ensemble's most probable states on the training frames, for every temperature: pass_<p>/shard_<i>.npy
 stage 9 soft_targets --reads alignment baseline ensemble --config ensemble soft_targets -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
-stage 10 students --reads fbank alignment soft_targets \
-  --config acoustic_model soft_targets distillation student_training \
-  -- steps/train_students.py
+stage 10 students --reads fbank alignment baseline ensemble soft_targets \
+  --config acoustic_model ensemble soft_targets distillation student_training \
+  --trains -- steps/train_students.py
 
 # Every system on dev and test: decoded with what dev chose; results.json
 stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students --config search scoring \

@@ -1,11 +1,11 @@
 """Stage 7: the baseline acoustic model, trained on the hard labels. It is the ensemble's first member."""
 
-from steps.acoustic_training import train_member
+from steps.acoustic_training import train_members
 from steps.common import Stage, run_step
 
 
 def main(stage: Stage) -> None:
-    train_member(stage, 1, stage.out)
+    train_members(stage, [1], [stage.out])
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,6 +7,14 @@ from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss, 
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, -2.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
+
+
+ALL = torch.arange(3).expand(2, 3)
+
+
+def dense(logits, targets, temperature):
+    """`soft_target_loss` with a target for every state."""
+    return soft_target_loss(logits, ALL, torch.cat([targets, torch.zeros(2, 1)], dim=1), temperature)
 
 
 def gradient(loss, *arguments):
@@ -16,14 +26,14 @@ def gradient(loss, *arguments):
 def test_hard_labels_at_temperature_one_are_soft_targets_of_one_and_zero():
     labels = torch.tensor([0, 2])
     one_hot = torch.eye(3, dtype=torch.float64)[labels]
-    assert float(hard_label_loss(LOGITS, labels)) == pytest.approx(float(soft_target_loss(LOGITS, one_hot, 1.0)))
+    assert float(hard_label_loss(LOGITS, labels)) == pytest.approx(float(dense(LOGITS, one_hot, 1.0)))
 
 
 def test_the_soft_gradient_is_temperature_times_the_difference_of_the_distributions():
     for temperature in (1.0, 2.0, 10.0):
         targets = (TEACHER / temperature).softmax(dim=1)
         expected = temperature * ((LOGITS / temperature).softmax(dim=1) - targets) / 2  # of a mean over two frames
-        torch.testing.assert_close(gradient(soft_target_loss, targets, temperature), expected)
+        torch.testing.assert_close(gradient(dense, targets, temperature), expected)
 
 
 def test_the_soft_gradient_keeps_its_scale_as_temperature_grows():
@@ -32,21 +42,29 @@ def test_the_soft_gradient_keeps_its_scale_as_temperature_grows():
         return logits - logits.mean(dim=1, keepdim=True)
 
     limit = (centred(LOGITS) - centred(TEACHER)) / 3 / 2
-    found = gradient(soft_target_loss, (TEACHER / 1e4).softmax(dim=1), 1e4)
+    found = gradient(dense, (TEACHER / 1e4).softmax(dim=1), 1e4)
     torch.testing.assert_close(found, limit, rtol=1e-3, atol=1e-4)
 
 
 def test_a_student_that_equals_its_teacher_has_no_soft_gradient():
     targets = (LOGITS / 5).softmax(dim=1)
-    assert float(gradient(soft_target_loss, targets, 5.0).abs().max()) < 1e-12
+    assert float(gradient(dense, targets, 5.0).abs().max()) < 1e-12
+
+
+def test_states_without_a_target_of_their_own_share_one():
+    """By hand: probabilities 0.5, 0.3, 0.2, of which the first state is kept, against targets 0.6 and 0.4."""
+    logits = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64).log() * 2  # softened at temperature 2: those
+    found = soft_target_loss(logits, torch.tensor([[0]]), torch.tensor([[0.6, 0.4]], dtype=torch.float64), 2.0)
+    assert float(found) == pytest.approx(-4 * (0.6 * math.log(0.5) + 0.4 * math.log(0.5)))
 
 
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():
     labels, targets = torch.tensor([0, 2]), (TEACHER / 2).softmax(dim=1)
     hard = hard_label_loss(LOGITS, labels)
-    assert float(distillation_loss(LOGITS, targets, hard, 2.0)) == pytest.approx(
-        float(soft_target_loss(LOGITS, targets, 2.0)) + 0.5 * float(hard))
-    assert float(distillation_loss(LOGITS, targets, hard, 2.0, 0.0, 1.0)) == pytest.approx(float(hard))
+    whole = torch.cat([targets, torch.zeros(2, 1)], dim=1)
+    assert float(distillation_loss(LOGITS, ALL, whole, hard, 2.0)) == pytest.approx(
+        float(dense(LOGITS, targets, 2.0)) + 0.5 * float(hard))
+    assert float(distillation_loss(LOGITS, ALL, whole, hard, 2.0, 0.0, 1.0)) == pytest.approx(float(hard))
 
 
 def test_a_mixtures_labels_count_by_their_shares():

@@ -130,6 +130,18 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
 
 
+def test_two_processes_train_the_network_that_one_trains(left_alone):
+    exp = left_alone.with_name("together")
+    shutil.copytree(left_alone, exp)
+    done = run(exp, "--stage", "7", "--stop-stage", "7", "--processes", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, two = (json.loads((folder / "baseline/history.json").read_text()) for folder in (left_alone, exp))
+    assert [epoch["loss"] for epoch in two] == pytest.approx([epoch["loss"] for epoch in one], rel=1e-3)
+    for a, b in zip(*(load_model(folder / "baseline")[0].parameters() for folder in (left_alone, exp)), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.01, atol=0.01)
+    shutil.rmtree(exp)
+
+
 def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     exp = left_alone
     speaker_of = dict(line.split() for line in (exp / "data/dev/utt2spk").read_text().splitlines())

@@ -1,55 +1,142 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig
-from decant.ensemble import mean_probabilities
+from decant.ensemble import ensemble_logits
 from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.mixing import mixture
-from decant.soft_targets import DistillationConfig, SoftTargetsConfig, read_soft_targets, write_soft_targets
+from decant.soft_targets import (
+    DistillationConfig,
+    LiveTargets,
+    SoftTargetsConfig,
+    finish_pass,
+    num_shards,
+    origin,
+    read_soft_targets,
+    write_shard,
+)
+
+CONFIG = SoftTargetsConfig(temperatures=(1.0, 5.0), num_states=3, shard_frames=4)
+NUM_FRAMES, NUM_PDFS = 11, 6
 
 
 @pytest.fixture
 def teacher(tmp_path):
-    config = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=1, hidden_units=4)
-    members = [AcousticModel(config, num_bins=2, num_pdfs=3).initialize(seed) for seed in (1, 2)]
+    sizes = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=1, hidden_units=4)
+    members = [AcousticModel(sizes, num_bins=2, num_pdfs=NUM_PDFS).initialize(seed) for seed in (1, 2)]
     for seed, model in enumerate(members):
         torch.nn.init.normal_(model.layers[-1].weight, generator=torch.Generator().manual_seed(seed))
-    frames = np.random.default_rng(0).normal(size=(11, 2))
-    write_frame_store(tmp_path / "store", pack([("a", frames, np.zeros(11, int))]))
+    frames = np.random.default_rng(0).normal(size=(NUM_FRAMES, 2))
+    write_frame_store(tmp_path / "store", pack([("a", frames, np.zeros(NUM_FRAMES, int))]))
     return members, read_frame_store(tmp_path / "store")
 
 
-def test_the_file_holds_what_the_ensemble_says_at_each_temperature(teacher, tmp_path):
+def write(directory, members, store, config=CONFIG, number=0):
+    for shard in range(num_shards(len(store), config.shard_frames)):
+        write_shard(directory, members, store, config, number, shard, batch_size=3)
+    made_from = origin(members, store, config)
+    finish_pass(directory, number, made_from)
+    return made_from
+
+
+@pytest.mark.parametrize("kind", ["arithmetic", "geometric"])
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
+def test_kept_states_have_the_ensembles_softened_probability_and_the_others_their_sum(teacher, tmp_path, kind,
+                                                                                      temperature):
     members, store = teacher
-    write_soft_targets(tmp_path, members, store, 0, (1.0, 5.0), batch_size=4)
-    windows = members[0].windows(store, torch.arange(11))
-    for temperature, expected in zip((1.0, 5.0), mean_probabilities(members, windows, (1.0, 5.0)), strict=True):
-        targets = read_soft_targets(tmp_path, 0, temperature, 11)
-        assert targets.dtype == torch.float16
-        torch.testing.assert_close(targets.float(), expected, rtol=1e-3, atol=1e-6)
-        assert targets.float().sum(dim=1).tolist() == pytest.approx([1.0] * 11, abs=2e-3)
+    made_from = write(tmp_path, members, store, replace(CONFIG, teacher=kind))
+    index = torch.tensor([10, 0, 4, 3, 7])  # of three shards
+    states, probabilities = read_soft_targets(tmp_path, 0, temperature, made_from).batch(index)
+    whole = (ensemble_logits(members, members[0].windows(store, index), kind) / temperature).softmax(dim=1)
+    torch.testing.assert_close(probabilities[:, :-1], whole.gather(1, states), rtol=2e-3, atol=1e-5)
+    torch.testing.assert_close(probabilities[:, -1], 1 - whole.gather(1, states).sum(dim=1), rtol=5e-3, atol=1e-5)
+    assert states.tolist() == whole.topk(3).indices.tolist()
+
+
+def test_a_teacher_that_answers_at_once_says_what_the_store_says_of_it(teacher, tmp_path):
+    members, store = teacher
+    made_from = write(tmp_path, members, store, number=1)
+    index = torch.tensor([10, 0, 4])
+    windows = mixture(NUM_FRAMES, 1, store.frames.device).windows(store, index, 1, 1)
+    stored = read_soft_targets(tmp_path, 1, 5.0, made_from).batch(index)
+    live = LiveTargets(members, CONFIG, 5.0).batch(index, windows)
+    assert torch.equal(stored[0], live[0])
+    torch.testing.assert_close(stored[1], live[1], rtol=2e-3, atol=1e-5)
+
+
+def test_with_all_states_kept_nothing_is_left_for_others(teacher, tmp_path):
+    members, store = teacher
+    made_from = write(tmp_path, members, store, replace(CONFIG, num_states=20))
+    states, probabilities = read_soft_targets(tmp_path, 0, 1.0, made_from).batch(torch.arange(NUM_FRAMES))
+    assert states.shape == (NUM_FRAMES, NUM_PDFS) and probabilities[:, -1].tolist() == [0.0] * NUM_FRAMES
+
+
+def test_a_record_has_four_bytes_a_state_and_four_a_temperature(teacher, tmp_path):
+    members, store = teacher
+    write(tmp_path, members, store)
+    records = np.load(tmp_path / "pass_0" / "shard_0.npy", allow_pickle=False)
+    assert records.dtype.itemsize == 4 * 3 + 4 * 2 and len(records) == 4
 
 
 def test_a_later_pass_holds_the_teachers_answer_to_the_mixture_that_the_student_sees(teacher, tmp_path):
     members, store = teacher
-    write_soft_targets(tmp_path, members, store, 1, (2.0,), batch_size=4)
-    mixed, index = mixture(11, 1, store.frames.device), torch.arange(11)
-    [expected] = mean_probabilities(members, mixed.windows(store, index, 1, 1), [2.0])
-    torch.testing.assert_close(read_soft_targets(tmp_path, 1, 2.0, 11).float(), expected, rtol=1e-3, atol=1e-6)
+    made_from = write(tmp_path, members, store, number=1)
+    mixed, index = mixture(NUM_FRAMES, 1, store.frames.device), torch.arange(NUM_FRAMES)
+    states, probabilities = read_soft_targets(tmp_path, 1, 1.0, made_from).batch(index)
+    whole = ensemble_logits(members, mixed.windows(store, index, 1, 1), CONFIG.teacher).softmax(dim=1)
+    torch.testing.assert_close(probabilities[:, :-1], whole.gather(1, states), rtol=2e-3, atol=1e-5)
 
 
-def test_a_temperature_that_was_not_written_and_another_store_are_refused(teacher, tmp_path):
+def test_a_pass_that_is_not_whole_is_refused_and_goes_on_at_the_next_shard(teacher, tmp_path):
     members, store = teacher
-    write_soft_targets(tmp_path, members, store, 0, (2.0,))
-    with pytest.raises(FileNotFoundError, match="pass_0_temperature_5.npy: no soft targets of this pass"):
-        read_soft_targets(tmp_path, 0, 5.0, 11)
-    with pytest.raises(ValueError, match="targets for 11 frames, but the store has 12"):
-        read_soft_targets(tmp_path, 0, 2.0, 12)
+    write_shard(tmp_path, members, store, CONFIG, 0, 0)
+    made_from = origin(members, store, CONFIG)
+    with pytest.raises(FileNotFoundError, match="pass.json: this pass's soft targets are not whole"):
+        read_soft_targets(tmp_path, 0, 1.0, made_from)
+    before = (tmp_path / "pass_0" / "shard_0.npy").stat().st_mtime_ns
+    write(tmp_path, members, store)
+    assert (tmp_path / "pass_0" / "shard_0.npy").stat().st_mtime_ns == before
+    assert sum(map(len, read_soft_targets(tmp_path, 0, 1.0, made_from, check=True).shards)) == NUM_FRAMES
+
+
+def test_targets_of_something_else_are_refused_by_name(teacher, tmp_path):
+    members, store = teacher
+    write(tmp_path, members, store)
+    other = replace(store, pdfs=store.pdfs + 1)
+    short = pack([("a", store.frames[:9].numpy(), np.zeros(9, int))])
+    for made_from, what in ((origin(members[:1], store, CONFIG), "teacher"),
+                            (origin(members, store, replace(CONFIG, teacher="arithmetic")), "teacher"),
+                            (origin(members, other, CONFIG), "alignment"),
+                            (origin(members, short, CONFIG), "alignment"),
+                            (origin(members, store, replace(CONFIG, num_states=2)), "num states")):
+        with pytest.raises(ValueError, match=f"soft targets of another {what} than this experiment's"):
+            read_soft_targets(tmp_path, 0, 1.0, made_from)
+    with pytest.raises(ValueError, match=r"has the temperatures \[1.0, 5.0\], not 2; add it"):
+        read_soft_targets(tmp_path, 0, 2.0, origin(members, store, CONFIG))
+
+
+def test_a_truncated_and_a_changed_shard_are_named(teacher, tmp_path):
+    members, store = teacher
+    made_from = write(tmp_path, members, store)
+    shard = tmp_path / "pass_0" / "shard_1.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="shard_1.npy: damaged, its SHA-256 is not the one in pass.json"):
+        read_soft_targets(tmp_path, 0, 1.0, made_from, check=True)
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match="shard_1.npy: truncated or damaged"):
+        read_soft_targets(tmp_path, 0, 1.0, made_from)
 
 
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="all above 0"):
         SoftTargetsConfig(temperatures=(0.0, 1.0))
+    with pytest.raises(ValueError, match="teacher is 'median'; known are arithmetic and geometric"):
+        SoftTargetsConfig(teacher="median")
+    with pytest.raises(ValueError, match="at least 1"):
+        SoftTargetsConfig(num_states=0)
     with pytest.raises(ValueError, match="may not be negative"):
         DistillationConfig(hard_label_weight=-0.5)

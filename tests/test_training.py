@@ -1,15 +1,21 @@
 import logging
+import multiprocessing
+import random
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
 from decant.fbank import FbankConfig
+from decant.files import write_tensors
 from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.losses import hard_label_loss
-from decant.training import TrainingConfig, frame_order, learning_rate, predictions, train
+from decant.training import TrainingConfig, better, frame_order, learning_rate, predictions, train
+from steps.acoustic_training import hard_labels
 
 SIZES = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16)
 CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_steps=4)
@@ -29,7 +35,7 @@ def train_on(store, directory, config=CONFIG, loss=None):
     def batch_loss(model, index, epoch):
         return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
 
-    history = train(model, store, store, loss or batch_loss, config, 7, directory, "test")
+    [history] = train([model], store, store, loss or batch_loss, config, [7], directory, ["test"])
     return model, history
 
 
@@ -67,12 +73,62 @@ def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_weights_bit_fo
         assert a | {"seconds": 0} == b | {"seconds": 0}
 
 
-def test_a_loss_that_is_not_finite_stops_and_names_step_and_learning_rate(store, tmp_path):
-    def broken(model, index, epoch):
-        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index]) * float("nan")
+@pytest.mark.parametrize(("factor", "step"), [(float("nan"), 12), (1e4, 12)])
+def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_before(store, tmp_path, factor, step):
+    steps = 0
 
-    with pytest.raises(FloatingPointError, match="not finite by step 4 .learning rate .*lower learning_rate"):
-        train_on(store, tmp_path / "run", loss=broken)
+    def explodes(model, index, epoch):
+        nonlocal steps
+        steps += 1
+        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index]) * (factor if steps > 9 else 1)
+
+    with pytest.raises(FloatingPointError, match=rf"test: training diverged by step {step}: loss .*, 0\.69\d at first, "
+                                                 r"learning rate 0.00\d+; lower learning_rate .*run keeps step 8"):
+        train_on(store, tmp_path / "run", loss=explodes)
+    resumed, whole = train_on(store, tmp_path / "run")[0], train_on(store, tmp_path / "whole")[0]
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), whole.parameters(), strict=True))
+
+
+def train_and_save(directory):
+    """What the killed processes below run."""
+    torch.set_num_threads(1)
+    store = read_frame_store(directory.parent / "store")
+    model, _ = train_on(store, directory, replace(CONFIG, epochs=10, checkpoint_steps=3))
+    write_tensors(directory / "weights.safetensors", model.state_dict())
+
+
+def test_a_training_killed_at_twenty_random_moments_goes_on_to_the_same_weights_bit_for_bit(store, tmp_path):
+    """By SIGKILL from outside, wherever it was: in a step, at an epoch's end, writing a checkpoint."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch", "decant.training"])
+
+    def start(directory):
+        """A training that has written its first checkpoint."""
+        process = processes.Process(target=train_and_save, args=(directory,))
+        process.start()
+        while process.is_alive() and not (directory / "checkpoint.safetensors").exists():
+            time.sleep(0.001)
+        return process
+
+    process, started = start(tmp_path / "whole"), time.monotonic()
+    process.join()
+    duration, moments, killed = time.monotonic() - started, random.Random(0), 0
+    whole = load_file(tmp_path / "whole" / "weights.safetensors")
+    for attempt in range(60):
+        directory = tmp_path / f"killed_{attempt}"
+        process = start(directory)
+        process.join(moments.uniform(0, duration))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            continue  # it was done before the signal came
+        start(directory).join()
+        resumed = load_file(directory / "weights.safetensors")
+        assert all(torch.equal(x, resumed[name]) for name, x in whole.items())
+        killed += 1
+        if killed == 20:
+            return
+    raise AssertionError(f"only {killed} of 60 were killed on the way")
 
 
 def test_a_damaged_checkpoint_is_named(store, tmp_path):
@@ -81,6 +137,32 @@ def test_a_damaged_checkpoint_is_named(store, tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="checkpoint.safetensors: damaged"):
         train_on(store, tmp_path / "run")
+
+
+def test_models_side_by_side_become_what_each_becomes_alone(store, tmp_path):
+    """But for rounding; and each keeps its own best epoch. The loss is the members' of steps.acoustic_training."""
+    config, seeds = replace(CONFIG, epochs=6), [7, 8, 9]
+
+    def models():
+        return [AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(seed) for seed in seeds]
+
+    loss = hard_labels(store, SIZES)
+    together, alone = models(), models()
+    histories = train(together, store, store, loss, config, seeds, tmp_path / "together", list("abc"))
+    for model, seed, beside, history in zip(alone, seeds, together, histories, strict=True):
+        [expected] = train([model], store, store, loss, config, [seed], tmp_path / str(seed), ["alone"])
+        for a, b in zip(history, expected, strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+            assert a["dev_frame_accuracy"] == b["dev_frame_accuracy"]
+        for a, b in zip(beside.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_of_models_side_by_side_each_keeps_its_own_best_weights():
+    best, now = {"x": torch.tensor([[1.0, 1.0], [2.0, 2.0]])}, {"x": torch.tensor([[3.0, 3.0], [4.0, 4.0]])}
+    assert better(best, now, torch.tensor([False, True]))["x"].tolist() == [[1.0, 1.0], [4.0, 4.0]]
+    assert better(best, now, torch.tensor([False, False]))["x"] is best["x"]
+    assert better({}, now, torch.tensor([True, True]))["x"].tolist() == now["x"].tolist()
 
 
 def test_every_epoch_visits_every_frame_once_in_an_order_of_its_own():

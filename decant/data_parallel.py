@@ -1,0 +1,87 @@
+"""One training in several processes, which torchrun starts: each computes its share of every minibatch's gradient.
+
+Synchronous data parallelism, for the paper's replicas and parameter servers (section 4): the weights after a step are
+those that one process gets from the same minibatch, but for the order of sums. In one process all of this does nothing.
+"""
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+def join(device: torch.device) -> None:
+    """Joins the processes that torchrun started, if it did."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def num_processes() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number; the one with 0 writes the files."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
+    """The model to call in place of `model`: every backward pass leaves the mean of all processes' gradients.
+
+    shard: weights, gradients and what the optimizer keeps are divided among the processes (FSDP), for a model that one
+    device has no room for; otherwise each has them all (DDP).
+    """
+    if num_processes() == 1:
+        return model
+    if not shard:
+        return DistributedDataParallel(model)
+    mesh = init_device_mesh(device.type, (num_processes(),))
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            fully_shard(layer, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def own_share(index: Tensor) -> tuple[Tensor, float]:
+    """This process's frames of a minibatch (int64 [..., B]), and what their mean loss counts, so that the processes'
+    mean is the minibatch's; where there are more processes than frames, some repeat a frame that counts nothing."""
+    if num_processes() == 1:
+        return index, 1.0
+    own = index[..., rank()::num_processes()]
+    return (own, own.shape[-1] * num_processes() / index.shape[-1]) if own.numel() else (index[..., :1], 0.0)
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of all processes' x."""
+    if num_processes() > 1:
+        x = x.clone()
+        distributed.all_reduce(x)
+    return x
+
+
+def whole(x: Tensor) -> Tensor:
+    """A divided tensor put together; every process has to call this."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
+
+
+def divided_like(x: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, divided among the processes as `other` is."""
+    if not isinstance(other, DTensor):
+        return x
+    return distribute_tensor(x.to(other.device), other.device_mesh, other.placements)
+
+
+def all_finite(parameters: Iterable[Tensor]) -> bool:
+    """Whether all weights that this process has are finite."""
+    return all(bool((x.to_local() if isinstance(x, DTensor) else x).isfinite().all()) for x in parameters)
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if num_processes() > 1:
+        distributed.barrier()

@@ -1,0 +1,90 @@
+"""Trainings by several processes: real ones, which torchrun starts and gloo connects."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from decant import data_parallel
+from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, save_model
+from decant.fbank import FbankConfig
+from decant.frame_store import pack
+from decant.losses import hard_label_loss
+from decant.training import TrainingConfig, train
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4)
+
+
+def train_here(directory, shard=False, killed_at=-1):
+    """200 frames of two bins, whose label says which is larger, in minibatches of 33: an epoch's last one has 2 frames.
+
+    Process 1 kills itself at step `killed_at`.
+    """
+    frames = np.random.default_rng(0).normal(size=(200, 2))
+    store = pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
+    model = AcousticModel(AcousticModelConfig(1, 1, 2, 16), num_bins=2, num_pdfs=2).initialize(7)
+    steps = 0
+
+    def batch_loss(model, index, epoch):
+        nonlocal steps
+        if steps == killed_at and data_parallel.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps += 1
+        return hard_label_loss(model(store.windows(index, 1, 1)), store.pdfs[index])
+
+    [history] = train([model], store, store, batch_loss, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
+    if data_parallel.rank() == 0:
+        (directory / "history.json").write_text(json.dumps(history))
+    save_model(directory, model, FbankConfig(num_bins=20))
+
+
+def train_together(directory, processes, *options):
+    directory.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "steps.torchrun", "--standalone", "--nproc-per-node", str(processes), __file__]
+    return subprocess.run([*command, directory, *options], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=300)
+
+
+def assert_same_training(found, expected):
+    """But for the order of sums."""
+    for a, b in zip(*(json.loads((path / "history.json").read_text()) for path in (found, expected)), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+        assert a["dev_frame_accuracy"] == b["dev_frame_accuracy"]
+    for a, b in zip(*(load_model(path)[0].parameters() for path in (found, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("processes", "options"), [(2, []), (3, []), (2, ["--shard"])])
+def test_several_processes_train_as_one_does(tmp_path, processes, options):
+    train_here(tmp_path / "one")
+    done = train_together(tmp_path / "several", processes, *options)
+    assert done.returncode == 0, done.stderr
+    assert_same_training(tmp_path / "several", tmp_path / "one")
+
+
+@pytest.mark.parametrize(("options", "then"), [([], 3), ([], 1), (["--shard"], 1)])
+def test_a_lost_process_ends_the_run_and_another_number_of_them_goes_on_from_the_checkpoint(tmp_path, options, then):
+    train_here(tmp_path / "one")
+    lost = train_together(tmp_path / "several", 2, "--killed-at", "10", *options)
+    assert lost.returncode != 0 and "SIGKILL" in lost.stderr
+    assert (tmp_path / "several" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "several" / "model.safetensors").exists()
+    if then == 1:
+        train_here(tmp_path / "several")
+    else:
+        assert (done := train_together(tmp_path / "several", then)).returncode == 0, done.stderr
+    assert_same_training(tmp_path / "several", tmp_path / "one")
+
+
+if __name__ == "__main__":
+    data_parallel.join(torch.device("cpu"))
+    given = sys.argv[2:]
+    train_here(Path(sys.argv[1]), "--shard" in given, int(given[1]) if "--killed-at" in given else -1)
