@@ -1,0 +1,184 @@
+"""What a training step spends its time on, beside limits measured in the same run.
+
+    PYTHONPATH=. .venv/bin/python tests/benchmarks/training_speed.py --model paper --threads 2
+
+times steps of `decant.training.train`'s loop on random frames, with hard labels and with soft targets; and by itself
+each part of a step, and the machine: its matrix products of these very shapes, and its copying of memory.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
+from decant.frame_store import FrameStore, pack
+from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
+from decant.mixing import mixture
+from decant.soft_targets import SoftTargets, SoftTargetsConfig, finish_pass, origin, read_soft_targets, write_shard
+from decant.training import TrainingConfig, autocast, has_fast_bfloat16
+
+MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
+          "an4": (AcousticModelConfig(hidden_layers=4, hidden_units=384), 480, 256),
+          "paper": (AcousticModelConfig(hidden_layers=8, hidden_units=2560), 14_000, 512)}
+NUM_BINS, NUM_FRAMES = 40, 50_000
+
+
+def seconds(work: Callable[[], object], device: torch.device, least: float = 2.0) -> float:
+    """Of one call, the median of as many as take `least` seconds, after one that is not counted."""
+    def once() -> float:
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    once()
+    taken: list[float] = []
+    while sum(taken) < least or len(taken) < 3:
+        taken.append(once())
+    return float(np.median(taken))
+
+
+def random_store(num_pdfs: int, device: torch.device) -> FrameStore:
+    random = np.random.default_rng(0)
+    lengths = random.multinomial(NUM_FRAMES, [0.01] * 100)
+    return pack((f"utterance {n}", random.normal(size=(length, NUM_BINS)), random.integers(num_pdfs, size=length))
+                for n, length in enumerate(lengths)).to(device)
+
+
+def products(model: AcousticModel, batch_size: int, dtype: torch.dtype, device: torch.device) -> tuple[float, float]:
+    """Seconds and operations of a step's matrix products alone: forward, and by inputs (but for the first layer's) and
+    by weights backward."""
+    total, operations = 0.0, 0.0
+    weights = [layer.weight for layer in model.layers if isinstance(layer, torch.nn.Linear)]
+    for number, weight in enumerate(weights):
+        x = torch.randn(batch_size, weight.shape[1], dtype=dtype, device=device)
+        y = torch.randn(batch_size, weight.shape[0], dtype=dtype, device=device)
+        w = weight.detach().to(dtype)
+        parts = [lambda x=x, w=w: x @ w.T, lambda x=x, y=y: y.T @ x] + [lambda y=y, w=w: y @ w] * (number > 0)
+        total += sum(seconds(part, device, 0.3) for part in parts)
+        operations += len(parts) * 2.0 * batch_size * weight.numel()
+    return total, operations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="small")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    torch.manual_seed(0)
+    device, config = torch.device(given.device), TrainingConfig()
+    sizes, num_pdfs, batch_size = MODELS[given.model]
+    batch_size = given.batch_size or batch_size
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    model = AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(0).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    store = random_store(num_pdfs, device)
+    index = torch.randint(NUM_FRAMES, (batch_size,), device=device)
+    windows = model.windows(store, index)
+
+    def step(loss_of: Callable[[], torch.Tensor]) -> None:
+        with autocast(config, device):
+            loss = loss_of()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def report(what: str, taken: float, beside: str = "") -> None:
+        print(f"{what:<44}{1e3 * taken:9.2f} ms  {beside}", flush=True)
+
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, minibatch {batch_size}, {dtype}, {device}, "
+          f"{given.threads} threads")
+    bare, operations = products(model, batch_size, dtype, device)
+    hard = seconds(lambda: step(lambda: hard_label_loss(model(model.windows(store, index)), store.pdfs[index])), device)
+    report("the step's matrix products alone", bare, f"{operations / bare / 1e9:.0f} GFLOP/s")
+    report("a step on hard labels", hard,
+           f"{batch_size / hard:,.0f} frames/s; {bare / hard:.0%} of it the matrix products, measured alone")
+    gather = seconds(lambda: model.windows(store, index), device)
+    report("  its windows", gather, f"{gather / hard:.1%}")
+    report("  its optimizer", taken := seconds(optimizer.step, device), f"{taken / hard:.1%}")
+    logits = torch.randn(batch_size, num_pdfs, device=device, requires_grad=True)
+    size = 4 * logits.numel()
+    copied = torch.empty_like(logits)
+    copy = seconds(lambda: copied.copy_(logits.detach()), device)
+
+    def loss_alone(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        return seconds(lambda: torch.autograd.grad(loss_of(logits), logits), device)
+
+    labels = store.pdfs[index]
+    taken = loss_alone(lambda z: hard_label_loss(z, labels))
+    report("  its loss and the gradient by logits", taken,
+           f"{taken / hard:.1%}; logits read and gradients written at {copy / taken:.0%} of the copy rate "
+           f"({2 * size / copy / 1e9:.0f} GB/s)")
+    if given.model != "paper":
+        models = [AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(seed).to(device) for seed in range(10)]
+        ten = SideBySide(models)
+        ten_optimizer, ten_index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
+
+        def ten_steps() -> None:
+            with autocast(config, device):
+                logits = ten(store.windows(ten_index, sizes.left_context, sizes.right_context))
+                loss = hard_label_loss(logits, store.pdfs[ten_index]).sum()
+            ten_optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            ten_optimizer.step()
+
+        taken = seconds(ten_steps, device)
+        report("a step of ten models side by side", taken, f"{10 * hard / taken:.2f} times as fast as ten steps of one")
+    with TemporaryDirectory() as folder:
+        measure_soft(Path(folder), model, store, step, report, loss_alone, batch_size)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else \
+        1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"peak memory {peak / 1e9:.2f} GB; windows of the batch {windows.numel() * 4 / 1e6:.0f} MB")
+
+
+def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Callable, report: Callable,
+                 loss_alone: Callable, batch_size: int) -> None:
+    """Soft targets: writing and reading them, and a student's step on mixtures."""
+    config = SoftTargetsConfig()
+    part = replace(store, frames=store.frames[:4096], pdfs=store.pdfs[:4096], offsets=torch.tensor([0, 4096]))
+    part = part.to(store.frames.device)
+    started = time.perf_counter()
+    write_shard(folder, [model], part, config, 0, 0)
+    forward = time.perf_counter() - started
+    finish_pass(folder, 0, origin([model], part, config))
+    targets: SoftTargets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
+    size = (folder / "pass_0" / "shard_0.npy").stat().st_size
+    index = torch.randint(4096, (batch_size,), device=store.frames.device)
+    mixed = mixture(4096, 1, store.frames.device)
+    states, probabilities = targets.batch(index)
+
+    def loss(logits: torch.Tensor) -> torch.Tensor:
+        hard = mixed_label_loss(logits, part.pdfs[index], part.pdfs[mixed.partner[index]], mixed.share[index])
+        return distillation_loss(logits, states, probabilities, hard, 5.0)
+
+    def loss_of() -> torch.Tensor:
+        windows = mixed.windows(part, index, model.config.left_context, model.config.right_context)
+        logits = model(windows)
+        hard = mixed_label_loss(logits, part.pdfs[index], part.pdfs[mixed.partner[index]], mixed.share[index])
+        return distillation_loss(logits, *targets.batch(index), hard, 5.0)
+
+    device = store.frames.device
+    whole = seconds(lambda: step(loss_of), device)
+    report("a student's step on a mixture's soft targets", whole, f"{batch_size / whole:,.0f} frames/s")
+    gather = seconds(lambda: mixed.windows(part, index, model.config.left_context, model.config.right_context), device)
+    report("  its windows", gather, f"{gather / whole:.1%}")
+    taken = seconds(lambda: targets.batch(index), device)
+    report("  its soft targets, read", taken, f"{taken / whole:.1%}; {size / 4096:.0f} bytes a frame")
+    taken = loss_alone(loss)
+    report("  its loss and the gradient by logits", taken, f"{taken / whole:.1%}")
+    print(f"soft targets of one model written: {4096 / forward:,.0f} frames/s, forward pass included")
+
+
+if __name__ == "__main__":
+    main()
