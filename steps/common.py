@@ -78,12 +78,13 @@ def run_step(main: Callable[[Stage], None]) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """cuda where there is one for "auto", each of torchrun's processes its own; ValueError for "cuda" where there is
-    none."""
+    """cuda where there is one for "auto", each of torchrun's processes its own; ValueError where there are too few."""
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    if (needed := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > torch.cuda.device_count():
+        raise ValueError(f"--processes {needed}: each needs a GPU, and torch finds {torch.cuda.device_count()} here")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)
     return device
