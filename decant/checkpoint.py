@@ -38,7 +38,9 @@ def save_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Op
     tensors |= {f"best.{name}": x for name, x in state.best.items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": x for name, x in moments.items()}
-    tensors = {name: data_parallel.whole(x) for name, x in tensors.items()}
+    for name, x in tensors.items():  # one after the other, and off the device: divided weights may not fit whole
+        x = data_parallel.whole(x)
+        tensors[name] = x.detach().cpu() if data_parallel.rank() == 0 else torch.empty(0)
     if data_parallel.rank() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         position = {name: getattr(state, name) for name in NUMBERS}

@@ -18,7 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 def join(device: torch.device) -> None:
     """Joins the processes that torchrun started, if it did."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        on_gpu = device.type == "cuda"
+        distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+
+
+def leave() -> None:
+    """Leaves them again, at the end of a program."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def num_processes() -> int:
@@ -33,8 +40,8 @@ def rank() -> int:
 def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
     """The model to call in place of `model`: every backward pass leaves the mean of all processes' gradients.
 
-    shard: weights, gradients and what the optimizer keeps are divided among the processes (FSDP), for a model that one
-    device has no room for; otherwise each has them all (DDP).
+    shard: weights, gradients and what the optimizer keeps are divided among the processes (FSDP), for a model whose
+    training one device has no room for; otherwise each has them all (DDP).
     """
     if num_processes() == 1:
         return model
@@ -52,7 +59,7 @@ def own_share(index: Tensor) -> tuple[Tensor, float]:
     mean is the minibatch's; where there are more processes than frames, some repeat a frame that counts nothing."""
     if num_processes() == 1:
         return index, 1.0
-    own = index[..., rank()::num_processes()]
+    own = index[..., rank()::num_processes()].contiguous()
     return (own, own.shape[-1] * num_processes() / index.shape[-1]) if own.numel() else (index[..., :1], 0.0)
 
 
@@ -70,10 +77,9 @@ def whole(x: Tensor) -> Tensor:
 
 
 def divided_like(x: Tensor, other: Tensor) -> Tensor:
-    """A whole tensor, divided among the processes as `other` is."""
-    if not isinstance(other, DTensor):
-        return x
-    return distribute_tensor(x.to(other.device), other.device_mesh, other.placements)
+    """A whole tensor, where `other` is, and divided among the processes as it is."""
+    x = x.to(other.device)
+    return distribute_tensor(x, other.device_mesh, other.placements) if isinstance(other, DTensor) else x
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:

@@ -7,8 +7,9 @@ A folder `pass_<p>` for every pass over the training frames (see decant.mixing),
     logits   float16 [K]  their logits, the best one's subtracted
     tails    float32 [R]  log-sum-exp of all other states' logits / temperature, for each of the R temperatures
 
-so that softmax([logits / temperature, tail]) is the ensemble's softened distribution, exact for the kept states, all
-others in one: 4 (K + R) bytes a frame. `pass.json`, written last, has what it was made from and the shards' SHA-256.
+so that softmax([logits / temperature, tail]) is the ensemble's softened distribution, exact for the kept states but for
+float16, all others in one: 4 (K + R) bytes a frame. `pass.json`, written last, has what it was made from and the
+SHA-256 of the shards.
 
 The letters: N frames of the store, B batch, S pdf-ids, K of them kept, R temperatures.
 """
@@ -38,8 +39,8 @@ class SoftTargetsConfig:
     num_passes: int = 1  # passes with targets of their own; 1 is the paper's, further ones mix frames (decant.mixing)
     teacher: str = "geometric"  # the mean of the members' logits, or arithmetic: of their distributions, softened after
     num_states: int = 20  # states of a frame that keep a probability of their own; the others share one
-    stored: bool = True  # false: no store, the teacher answers while students train, each epoch a pass of its own
-    shard_frames: int = 1_000_000  # frames of a file; an interrupted stage goes on at the next one
+    stored: bool = True  # false: no store, the teacher answers while students train; if there are passes, one an epoch
+    shard_frames: int = 10_000_000  # frames of a file; an interrupted stage goes on at the next one
 
     def __post_init__(self) -> None:
         if not self.temperatures or min(self.temperatures) <= 0:
@@ -78,6 +79,7 @@ def softened(logits: Tensor, tails: Tensor, temperature: float) -> Tensor:
 
 
 def record_type(num_states: int, num_temperatures: int) -> np.dtype:
+    """The layout of a frame's record, as the module describes it."""
     return np.dtype([("states", "<u2", num_states), ("logits", "<f2", num_states), ("tails", "<f4", num_temperatures)])
 
 
@@ -86,9 +88,10 @@ def origin(members: Sequence[AcousticModel], store: FrameStore, config: SoftTarg
     teacher, frames = hashlib.sha256(config.teacher.encode()), hashlib.sha256()
     for member in members:
         for name, weights in sorted(member.state_dict().items()):
-            teacher.update(name.encode() + weights.cpu().contiguous().numpy().tobytes())
+            teacher.update(name.encode())
+            teacher.update(weights.cpu().contiguous().numpy())
     for array in (store.offsets, store.pdfs):
-        frames.update(array.cpu().contiguous().numpy().tobytes())
+        frames.update(array.cpu().contiguous().numpy())
     return {"teacher": teacher.hexdigest(), "alignment": frames.hexdigest(), "num_frames": len(store),
             "num_states": min(config.num_states, members[0].num_pdfs), "temperatures": list(config.temperatures),
             "shard_frames": config.shard_frames}
@@ -101,6 +104,8 @@ def num_shards(num_frames: int, shard_frames: int) -> int:
 def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameStore, config: SoftTargetsConfig,
                 number: int, shard: int, batch_size: int = 2048) -> None:
     """Writes a shard of pass `number`, the members going over its frames once, unless it is there."""
+    if members[0].num_pdfs > 2**16:
+        raise ValueError(f"{members[0].num_pdfs} states; a record has room for the names of {2**16}")
     path = directory / f"pass_{number}" / f"shard_{shard}.npy"
     if path.exists():
         return
@@ -111,7 +116,7 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
     kind = record_type(min(config.num_states, members[0].num_pdfs), len(config.temperatures))
     parts = index.split(batch_size)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        # Written row by row: in a mapped file a full disk would be a bus error.
+        # Written batch by batch: in a mapped file a full disk would be a bus error.
         np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(kind),
                                                     "fortran_order": False, "shape": (len(index),)})
         for part in progress(parts, len(parts), f"soft targets, pass {number}, shard {shard}"):
@@ -151,9 +156,11 @@ class SoftTargets:
             records = self.shards[0][rows]
         else:
             records = np.empty(len(rows), self.shards[0].dtype)
-            of = rows // self.shard_frames
-            for shard in np.unique(of):
-                records[of == shard] = self.shards[shard][rows[of == shard] - shard * self.shard_frames]
+            order = np.argsort(rows)
+            ends = np.searchsorted(rows[order], self.shard_frames * np.arange(len(self.shards) + 1))
+            for shard in np.flatnonzero(np.diff(ends)):
+                of = order[ends[shard]:ends[shard + 1]]
+                records[of] = self.shards[shard][rows[of] - shard * self.shard_frames]
         states = torch.from_numpy(records["states"].astype(np.int64)).to(index.device)
         logits = torch.from_numpy(np.ascontiguousarray(records["logits"])).to(index.device).float()
         tails = torch.from_numpy(np.ascontiguousarray(records["tails"][:, self.column])).to(index.device)
@@ -171,7 +178,8 @@ class LiveTargets:
 
     def batch(self, index: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Those of `windows` [B, W, F], as SoftTargets.batch gives them; the index is not looked at."""
-        logits = ensemble_logits(self.members, windows, self.config.teacher)
+        with torch.autocast(windows.device.type, enabled=False):  # in float32, as a store is written
+            logits = ensemble_logits(self.members, windows, self.config.teacher)
         states, best, tails = top_states(logits, self.config.num_states, [self.temperature])
         return states, softened(best, tails[:, 0], self.temperature)
 

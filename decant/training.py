@@ -118,6 +118,9 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     stays.
     """
     device, count = store.frames.device, data_parallel.num_processes()
+    if len(models) > 1 and config.shard_weights and count > 1:
+        raise ValueError("models side by side do not divide their weights; set ensemble.side_by_side to 1, or "
+                         "shard_weights to false")
     model = models[0] if len(models) == 1 else SideBySide(models)
     spread = data_parallel.spread(model, config.shard_weights, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
@@ -133,8 +136,9 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     for step in progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step):
         epoch, position = divmod(step, steps_an_epoch)
         if position == 0 or step == state.step:
-            orders = torch.stack([frame_order(len(store), seed, epoch) for seed in seeds]).to(device)
-        index = orders[:, position * config.batch_size:(position + 1) * config.batch_size].contiguous()
+            orders = [frame_order(len(store), seed, epoch) for seed in seeds]
+        part_of_epoch = slice(position * config.batch_size, (position + 1) * config.batch_size)
+        index = torch.stack([order[part_of_epoch] for order in orders]).to(device)
         own, weight = data_parallel.own_share(index if len(models) > 1 else index[0])
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
@@ -159,11 +163,13 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
             if not now <= DIVERGED * first:
                 raise FloatingPointError(f"{label}: training diverged by step {step + 1}: loss {now:.3g}, {first:.3g} "
                                          f"at first, learning rate {rate:.2g}; lower learning_rate "
-                                         f"({directory} keeps step {state.step})")
+                                         f"(the checkpoint, if any, is still step {state.step}'s)")
         if ended:
             accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
-            before = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
-            best = better(best, model.state_dict(), accuracy > torch.tensor(before, device=device))
+            accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
+            before = torch.tensor([max((record["dev_frame_accuracy"] for record in history), default=-1.0)
+                                   for history in histories], dtype=torch.float64, device=device)
+            best = better(best, model.state_dict(), accuracy > before)
             for history, label, *figures in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
                 history.append({"epoch": epoch + 1, "loss": figures[0], "dev_frame_accuracy": figures[1],
                                 "seconds": (time.monotonic() - started) / len(models)})

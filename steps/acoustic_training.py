@@ -37,8 +37,9 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     for model, history, folder in zip(models, histories, folders, strict=True):
         model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "history.json") as path:
-            path.write_text(json.dumps(history, indent=1) + "\n")
+        if data_parallel.rank() == 0:
+            with atomic_path(folder / "history.json") as path:
+                path.write_text(json.dumps(history, indent=1) + "\n")
         save_model(folder, model, read_fbank_config(stage.exp / "fbank" / "train"))
     (folders[0] / "checkpoint.safetensors").unlink(missing_ok=True)
     data_parallel.wait()

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
+from decant import data_parallel
 from decant.acoustic_model import AcousticModelConfig
 from decant.ensemble import EnsembleConfig
 from decant.files import atomic_path
@@ -39,11 +39,16 @@ def train_student(stage: Stage, temperature: float, seed: int, made_from: dict) 
     members = [] if teaching.stored else load_members(stage.exp, ensemble.num_members, stage.device)
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
-    @lru_cache(maxsize=1)
+    lessons: dict[int, tuple[Mixture, SoftTargets | LiveTargets]] = {}
+
     def lesson(number: int) -> tuple[Mixture, SoftTargets | LiveTargets]:
+        """A pass's mixtures and targets, of which there is room for one."""
+        if number in lessons:
+            return lessons[number]
+        lessons.clear()
         targets = (read_soft_targets(stage.exp / "soft_targets", number, temperature, made_from) if teaching.stored
                    else LiveTargets(members, teaching, temperature))
-        return mixture(len(store), number, stage.device), targets
+        return lessons.setdefault(number, (mixture(len(store), number, stage.device), targets))
 
     def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
         mixed, targets = lesson(epoch % num_passes)
@@ -65,10 +70,13 @@ def best_dev_accuracy(folder: Path) -> float:
 def main(stage: Stage) -> None:
     teaching, config, ensemble = stage.config(soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
                                               ensemble=EnsembleConfig)
-    made_from = origin(load_members(stage.exp, ensemble.num_members, stage.device),
-                       read_frame_store(stage.exp / "alignment" / "train"), teaching)
-    for number in range(teaching.num_passes if teaching.stored else 0):
-        read_soft_targets(stage.exp / "soft_targets", number, teaching.temperatures[0], made_from, check=True)
+    made_from = {}
+    if teaching.stored:
+        made_from = origin(load_members(stage.exp, ensemble.num_members, stage.device),
+                           read_frame_store(stage.exp / "alignment" / "train"), teaching)
+        for number in range(teaching.num_passes):
+            read_soft_targets(stage.exp / "soft_targets", number, teaching.temperatures[0], made_from,
+                              check=data_parallel.rank() == 0)
     first = [(stage, t, 1, made_from) for t in teaching.temperatures]
     for _ in parallel_map(train_student, first, stage.model_jobs, "students"):
         pass
@@ -76,8 +84,9 @@ def main(stage: Stage) -> None:
     chosen = max(teaching.temperatures, key=lambda t: dev[t])
     logger.info("dev frame accuracy by temperature: %s; chosen: %g",
                 ", ".join(f"{t:g}: {100 * accuracy:.2f}%" for t, accuracy in dev.items()), chosen)
-    with atomic_path(stage.out / "chosen.json") as path:
-        path.write_text(json.dumps({"temperature": chosen, "dev_frame_accuracy": {f"{t:g}": dev[t] for t in dev}}))
+    if data_parallel.rank() == 0:
+        with atomic_path(stage.out / "chosen.json") as path:
+            path.write_text(json.dumps({"temperature": chosen, "dev_frame_accuracy": {f"{t:g}": dev[t] for t in dev}}))
     further = [(stage, chosen, seed, made_from) for seed in range(2, config.num_seeds + 1)]
     for _ in parallel_map(train_student, further, stage.model_jobs, "students"):
         pass

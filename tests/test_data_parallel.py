@@ -70,7 +70,7 @@ def test_several_processes_train_as_one_does(tmp_path, processes, options):
     assert_same_training(tmp_path / "several", tmp_path / "one")
 
 
-@pytest.mark.parametrize(("options", "then"), [([], 3), ([], 1), (["--shard"], 1)])
+@pytest.mark.parametrize(("options", "then"), [([], 3), ([], 1), (["--shard"], 1), (["--shard"], 2)])
 def test_a_lost_process_ends_the_run_and_another_number_of_them_goes_on_from_the_checkpoint(tmp_path, options, then):
     train_here(tmp_path / "one")
     lost = train_together(tmp_path / "several", 2, "--killed-at", "10", *options)
@@ -80,7 +80,7 @@ def test_a_lost_process_ends_the_run_and_another_number_of_them_goes_on_from_the
     if then == 1:
         train_here(tmp_path / "several")
     else:
-        assert (done := train_together(tmp_path / "several", then)).returncode == 0, done.stderr
+        assert (done := train_together(tmp_path / "several", then, *options)).returncode == 0, done.stderr
     assert_same_training(tmp_path / "several", tmp_path / "one")
 
 
