@@ -37,7 +37,8 @@ class Recipe:
         (self.exp / "config.toml").write_text("")
         with open(self.exp / ".lock", "w") as lock:
             run = {"exp": str(self.exp), "stage": None, "stop_stage": 99, "list": False, "corpus": "", "jobs": 1,
-                   "device": "cpu", "engine": "kaldi", "config": self.config, "lock": lock.fileno()} | options
+                   "processes": 1, "device": "cpu", "engine": "kaldi", "config": self.config,
+                   "lock": lock.fileno()} | options
             said = ""
             for line in (["1", "first", "--config", "a"],
                          ["2", "second", "--reads", "first", "--config", "b", "--by-engine"]):
