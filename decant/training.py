@@ -167,9 +167,8 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
         if ended:
             accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
             accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
-            before = torch.tensor([max((record["dev_frame_accuracy"] for record in history), default=-1.0)
-                                   for history in histories], dtype=torch.float64, device=device)
-            best = better(best, model.state_dict(), accuracy > before)
+            before = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
+            best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(before))
             for history, label, *figures in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
                 history.append({"epoch": epoch + 1, "loss": figures[0], "dev_frame_accuracy": figures[1],
                                 "seconds": (time.monotonic() - started) / len(models)})
