@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from decant import data_parallel
 from decant.fbank import FbankConfig
 from decant.files import atomic_path, write_tensors
-from decant.frame_store import FrameStore
 
 NOT_SIZES = ("num_bins", "num_pdfs", "tree", "features")  # what a model has beyond its config
 
@@ -26,12 +26,34 @@ NOT_SIZES = ("num_bins", "num_pdfs", "tree", "features")  # what a model has bey
 class AcousticModelConfig:
     left_context: int = 20  # Frames before the one whose state is predicted (paper: 20)
     right_context: int = 5  # Frames after it (paper: 5; 50 ms of look-ahead)
+    frame_step: int = 1  # The network sees one in so many of these frames (paper: 1)
     hidden_layers: int = 4  # Layers of rectified linear units (paper: 8)
     hidden_units: int = 512  # Units of each (paper: 2560)
+    residual: bool = False  # Each hidden layer but the first adds to its normalised input (paper: false)
 
     def __post_init__(self) -> None:
         if min(self.left_context, self.right_context) < 0 or min(self.hidden_layers, self.hidden_units) < 1:
             raise ValueError("contexts may not be negative, and there has to be a hidden layer with a unit")
+        if self.frame_step < 1 or self.left_context % self.frame_step:
+            raise ValueError(f"frame_step is {self.frame_step}; it has to divide left_context ({self.left_context}), "
+                             "so that the frame itself is seen")
+
+    @property
+    def window(self) -> range:
+        """The frames that the network sees, counted from the one whose state it predicts."""
+        return range(-self.left_context, self.right_context + 1, self.frame_step)
+
+
+class ResidualLayer(nn.Module):
+    """x + relu(linear(normalised x)), of as many units as x has (He et al. 2016; normalised before, Xiong et al. 2020).
+    """
+
+    def __init__(self, units: int):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(units), nn.Linear(units, units)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(self.norm(x)).relu()
 
 
 class AcousticModel(nn.Module):
@@ -45,36 +67,29 @@ class AcousticModel(nn.Module):
                  features: str = "fbank"):
         super().__init__()
         self.config, self.num_bins, self.num_pdfs, self.tree, self.features = config, num_bins, num_pdfs, tree, features
-        window = config.left_context + 1 + config.right_context
-        sizes = [window * num_bins] + [config.hidden_units] * config.hidden_layers
-        layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], num_pdfs))
+        units = config.hidden_units
+        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(len(config.window) * num_bins, units), nn.ReLU()]
+        for _ in range(config.hidden_layers - 1):
+            layers += [ResidualLayer(units)] if config.residual else [nn.Linear(units, units), nn.ReLU()]
+        if config.residual:
+            layers.append(nn.LayerNorm(units))
+        self.layers = nn.Sequential(*layers, nn.Linear(units, num_pdfs))
         self.register_buffer("log_priors", torch.zeros(num_pdfs))
 
     def initialize(self, seed: int) -> "AcousticModel":
         """Random weights after He et al. (2015), which keep the variance through rectified units; zero biases."""
         generator = torch.Generator().manual_seed(seed)
-        for layer in self.linears:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.linears[-1].weight)  # the first prediction is uniform
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.layers[-1].weight)  # the first prediction is uniform
         return self
-
-    @property
-    def linears(self) -> list[nn.Linear]:
-        """The layers that have weights, first to last."""
-        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits [B, S] of windows [B, W, F]: float32 whatever the layers compute in, since the losses divide them by
         temperatures and multiply by their squares."""
         return self.layers(windows).float()
-
-    def windows(self, store: FrameStore, index: Tensor) -> Tensor:
-        """The windows [B, W, F] of the frames `index` of a store, as wide as this model wants them."""
-        return store.windows(index, self.config.left_context, self.config.right_context)
 
 
 class SideBySide(nn.Module):
@@ -83,26 +98,23 @@ class SideBySide(nn.Module):
 
     def __init__(self, models: Sequence[AcousticModel]):
         super().__init__()
-        self.config = models[0].config
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for layer in zip(*(model.linears for model in models), strict=True):
-            self.weights.append(torch.stack([each.weight.detach() for each in layer]))
-            self.biases.append(torch.stack([each.bias.detach() for each in layer]).unsqueeze(1))
+        self.config, self.num_models = models[0].config, len(models)
+        self.one = [models[0]]  # for what it computes; in a list, so that its weights are not among these
+        weights, self.buffers_of_all = stack_module_state(list(models))
+        self.names, self.weights = list(weights), nn.ParameterList(weights.values())
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits float32 [M, B, S] of each model's own windows [M, B, W, F]."""
-        x = windows.flatten(2)
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x.relu() if number else x, weight.mT)
-        return x.float()
+        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], own: Tensor) -> Tensor:
+            return functional_call(self.one[0], (weights, buffers), own)
+
+        return vmap(one)(dict(zip(self.names, self.weights, strict=True)), self.buffers_of_all, windows)
 
     def copy_to(self, models: Sequence[AcousticModel]) -> None:
         """Gives the models their weights back."""
-        with torch.no_grad():
-            for number, model in enumerate(models):
-                for layer, weight, bias in zip(model.linears, self.weights, self.biases, strict=True):
-                    layer.weight.copy_(weight[number])
-                    layer.bias.copy_(bias[number, 0])
+        for number, model in enumerate(models):
+            model.load_state_dict({name: weight[number] for name, weight in zip(self.names, self.weights, strict=True)},
+                                  strict=False)
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -6,7 +6,7 @@ A folder with `frames.npy` (float16 [N, F]), `offsets.npy` (int64 [U + 1], where
 The letters: N frames of the split, U utterances, B batch, W frames of a window, F features of a frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,15 +39,14 @@ class FrameStore:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def windows(self, index: Tensor, left: int, right: int) -> Tensor:
-        """The frames around each of `index` (int64 [..., B]), `left` before and `right` after it: float32
-        [..., B, W, F].
+    def windows(self, index: Tensor, window: range) -> Tensor:
+        """The frames around each of `index` (int64 [..., B]), `window` counted from it: float32 [..., B, W, F].
 
         Beyond an utterance's ends its first and last frames are repeated.
         """
         utterance = torch.searchsorted(self.offsets, index, right=True)
         first, last = self.offsets[utterance - 1].unsqueeze(-1), self.offsets[utterance].unsqueeze(-1) - 1
-        around = torch.arange(-left, right + 1, device=index.device)
+        around = torch.arange(window.start, window.stop, window.step, device=index.device)
         rows = torch.minimum(torch.maximum(index.unsqueeze(-1) + around, first), last)
         return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
 
@@ -56,6 +55,13 @@ class FrameStore:
         ends = self.offsets.tolist()
         for name, start, end in zip(self.utterances, ends[:-1], ends[1:], strict=True):
             yield name, slice(start, end)
+
+    def select(self, utterances: Sequence[int]) -> "FrameStore":
+        """A store of these utterances alone, by their numbers from 0, in that order."""
+        rows = torch.cat([torch.arange(*self.offsets[u:u + 2].tolist()) for u in utterances])
+        sizes = [0] + [int(self.offsets[u + 1] - self.offsets[u]) for u in utterances]
+        return FrameStore(self.frames[rows], torch.tensor(sizes).cumsum(dim=0), self.pdfs[rows],
+                          tuple(self.utterances[u] for u in utterances))
 
     def to(self, device: torch.device) -> "FrameStore":
         return replace(self, frames=self.frames.to(device), offsets=self.offsets.to(device), pdfs=self.pdfs.to(device))

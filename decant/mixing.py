@@ -26,11 +26,11 @@ class Mixture:
     share: Tensor
     alone: bool = False  # every share is 1
 
-    def windows(self, store: FrameStore, index: Tensor, left: int, right: int) -> Tensor:
+    def windows(self, store: FrameStore, index: Tensor, window: range) -> Tensor:
         """share * window + (1 - share) * partner's window, for the frames `index` (int64 [B]): float32 [B, W, F]."""
         if self.alone:
-            return store.windows(index, left, right)
-        own, partner = store.windows(index, left, right), store.windows(self.partner[index], left, right)
+            return store.windows(index, window)
+        own, partner = store.windows(index, window), store.windows(self.partner[index], window)
         return torch.lerp(partner, own, self.share[index, None, None])
 
 

@@ -95,7 +95,7 @@ def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
 
 def read_comparisons(path: Path) -> list[Comparison]:
     """The comparisons of comparisons.json. Raises ValueError naming the file if it holds anything else."""
-    return _read(path, Comparison, "comparisons")
+    return read_list(path, Comparison, "comparisons")
 
 
 def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
@@ -115,19 +115,20 @@ def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
 
 def read_results(path: Path) -> list[ResultRow]:
     """The rows of results.json. Raises ValueError naming the file if it holds anything else."""
-    return _read(path, ResultRow, "results")
+    return read_list(path, ResultRow, "results")
 
 
-def _read(path: Path, kind: type, name: str) -> list:
+def read_list(path: Path, kind: type, name: str, stage: int = 13) -> list:
+    """The list of a file that `stage` wrote. Raises ValueError naming the file if it holds anything else."""
     try:
         return [kind(**entry) for entry in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a list of {name} ({error}); score again (stage 13)") from error
+        raise ValueError(f"{path}: not a list of {name} ({error}); run stage {stage} again") from error
 
 
 def summarize(rows: Iterable[ResultRow], figure: str) -> Summary | None:
     """Mean and spread of a field of the rows, those aside where it is None; None if no row has it."""
-    return _summary([value for row in rows if (value := getattr(row, figure)) is not None])
+    return summary([value for row in rows if (value := getattr(row, figure)) is not None])
 
 
 def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
@@ -145,31 +146,40 @@ def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
     if (-gain if figure == "wer" else gain) < 1e-9:  # no gain but the last digit's
         return None
     students = [getattr(row, figure) for row in test if row.system == "student"]
-    return _summary([(student - baseline.mean) / gain for student in students if student is not None])
+    return summary([(student - baseline.mean) / gain for student in students if student is not None])
 
 
 def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Table:
     """The results for a terminal, which has no room for all columns."""
-    caption = "\n".join(_notes(rows, comparisons))
-    table = Table(box=box.SIMPLE_HEAD, padding=0, caption=caption, caption_justify="left")
     shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in _COLUMNS]
-    for column in itertools.compress(_COLUMNS, shown):
-        table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right", no_wrap=True)
-    for cells in _table_cells(rows):
-        table.add_row(*itertools.compress(cells, shown))
-    return table
+    lines = [tuple(itertools.compress(cells, shown)) for cells in _table_cells(rows)]
+    return terminal_table(tuple(itertools.compress(_COLUMNS, shown)), lines, _notes(rows, comparisons))
 
 
 def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
     """The results for RESULTS.md."""
-    heading = [column.replace("\n", " ") for column in _COLUMNS]
-    rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in _COLUMNS]
-    lines = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *_table_cells(rows))]
-    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(rows, comparisons)), ""])
+    return markdown_table(_COLUMNS, _table_cells(rows), _notes(rows, comparisons))
 
 
-_TEXT_COLUMNS = ("system", "variant")
-_COLUMNS = (*_TEXT_COLUMNS, "runs", "frame\naccuracy,\ndev %", "frame\naccuracy,\ntest %", "WER,\ndev %",
+def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> Table:
+    """A table with notes below it, the first two columns of text."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption="\n".join(notes), caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
+    for cells in lines:
+        table.add_row(*cells)
+    return table
+
+
+def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> str:
+    """The same in Markdown."""
+    heading = [column.replace("\n", " ") for column in columns]
+    rule = ["---" if number < 2 else "---:" for number in range(len(columns))]
+    rows = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *lines)]
+    return "\n".join([*rows, "", *(f"- {note}" for note in notes), ""])
+
+
+_COLUMNS = ("system", "variant", "runs", "frame\naccuracy,\ndev %", "frame\naccuracy,\ntest %", "WER,\ndev %",
             "WER,\ntest %", "95%\ninterval", "LM\nweight", "parameters", "seconds")
 
 
@@ -190,10 +200,10 @@ def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
             system,
             variant + mark,
             str(max(len(dev), len(test))),
-            _percent(summarize(dev, "frame_accuracy")),
-            _percent(summarize(test, "frame_accuracy")),
-            _percent(summarize(dev, "wer")),
-            _percent(summarize(test, "wer")),
+            percent(summarize(dev, "frame_accuracy")),
+            percent(summarize(test, "frame_accuracy")),
+            percent(summarize(dev, "wer")),
+            percent(summarize(test, "wer")),
             f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN,
             ", ".join(f"{weight:g}" for weight in weights) or UNKNOWN,
             f"{parameters.mean:,.0f}" if parameters else UNKNOWN,
@@ -212,10 +222,10 @@ def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison]) -> list
     for figure, name in (("frame_accuracy", "frame accuracy"), ("wer", "WER")):
         gain, paper = retained_gain(rows, figure), retained_gain(PAPER, figure)
         if gain:
-            found = f"{_percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
+            found = f"{percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
         else:
             found = "undefined (the ensemble is not better than the baseline on test, or one is missing)"
-        notes.append(f"Retained gain in {name}: {found}. The paper: {_percent(paper, digits=0)}%.")
+        notes.append(f"Retained gain in {name}: {found}. The paper: {percent(paper, digits=0)}%.")
     for system, against in dict.fromkeys((c.system, c.against) for c in comparisons):
         found = ", ".join(
             f"{c.figure.replace('_', ' ').replace('wer', 'WER')} {100 * c.difference:+.1f} "
@@ -225,15 +235,17 @@ def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison]) -> list
     return notes
 
 
-def _summary(values: Sequence[float]) -> Summary | None:
+def summary(values: Sequence[float]) -> Summary | None:
+    """Mean and spread of some values; None if there are none."""
     if not values:
         return None
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Summary(statistics.fmean(values), spread, len(values))
 
 
-def _percent(summary: Summary | None, digits: int = 1) -> str:
-    if summary is None:
+def percent(found: Summary | None, digits: int = 1) -> str:
+    """A cell of a table: mean ± spread in per cent."""
+    if found is None:
         return UNKNOWN
-    spread = "" if summary.spread is None else f" ± {100 * summary.spread:.{digits}f}"
-    return f"{100 * summary.mean:.{digits}f}{spread}"
+    spread = "" if found.spread is None else f" ± {100 * found.spread:.{digits}f}"
+    return f"{100 * found.mean:.{digits}f}{spread}"

@@ -120,7 +120,7 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
         np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(kind),
                                                     "fortran_order": False, "shape": (len(index),)})
         for part in progress(parts, len(parts), f"soft targets, pass {number}, shard {shard}"):
-            windows = mixed.windows(store, part, sizes.left_context, sizes.right_context)
+            windows = mixed.windows(store, part, sizes.window)
             logits = ensemble_logits(members, windows, config.teacher)
             records = np.empty(len(part), kind)
             for name, x in zip(kind.names, top_states(logits, config.num_states, config.temperatures), strict=True):

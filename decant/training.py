@@ -91,9 +91,9 @@ def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size
     """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
     index, found = torch.arange(len(store), device=store.frames.device), []
     for part in index.split(batch_size):
-        windows = store.windows(part, model.config.left_context, model.config.right_context)
+        windows = store.windows(part, model.config.window)
         if isinstance(model, SideBySide):
-            windows = windows.expand(len(model.weights[0]), *windows.shape)
+            windows = windows.expand(model.num_models, *windows.shape)
         found.append(model(windows).argmax(dim=-1))
     return torch.cat(found, dim=-1)
 

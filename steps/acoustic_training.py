@@ -12,10 +12,13 @@ from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
 from decant.fbank import read_fbank_config
 from decant.files import atomic_path
 from decant.frame_store import FrameStore, read_frame_store
-from decant.losses import hard_label_loss
+from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
+from decant.mixing import Mixture
+from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargets
 from decant.training import BatchLoss, TrainingConfig, train
 from steps.common import Stage, logger
 
+Lesson = tuple[Mixture, SoftTargets | LiveTargets]
 SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
 
 
@@ -48,7 +51,26 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
 def hard_labels(store: FrameStore, sizes: AcousticModelConfig) -> BatchLoss:
     """The loss of a model that learns the labels of a store."""
     def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
-        return hard_label_loss(model(store.windows(index, sizes.left_context, sizes.right_context)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, sizes.window)), store.pdfs[index])
+
+    return batch_loss
+
+
+def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[[int], Lesson], temperature: float,
+                config: DistillationConfig) -> BatchLoss:
+    """The loss of a student; lesson: an epoch's mixtures of the store's frames, and the targets on them."""
+    lessons: dict[int, Lesson] = {}
+
+    def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
+        if epoch not in lessons:
+            lessons.clear()  # there is room for one
+            lessons[epoch] = lesson(epoch)
+        mixed, targets = lessons[epoch]
+        windows = mixed.windows(store, index, sizes.window)
+        logits = model(windows)
+        hard_loss = mixed_label_loss(logits, store.pdfs[index], store.pdfs[mixed.partner[index]], mixed.share[index])
+        return distillation_loss(logits, *targets.batch(index, windows), hard_loss, temperature,
+                                 config.soft_target_weight, config.hard_label_weight)
 
     return batch_loss
 

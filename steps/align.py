@@ -100,7 +100,7 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
 
 def scaled_likelihoods(model: AcousticModel, store: FrameStore, index: Tensor, pdfs: Tensor) -> Tensor:
     """log p(x | pdf-id) up to a constant, of some pdf-ids (int64 [P]) at the frames `index`: float32 [T, P]."""
-    scores = torch.cat([ensemble_logits([model], model.windows(store, part))
+    scores = torch.cat([ensemble_logits([model], store.windows(part, model.config.window))
                         for part in index.to(store.pdfs.device).split(4096)])
     return (scores - model.log_priors).cpu()[:, pdfs]
 

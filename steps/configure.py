@@ -25,6 +25,7 @@ from decant.hmm import HmmConfig
 from decant.k2_engine import check_python
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
+from decant.regularization import RegularizationConfig
 from decant.scoring import ScoringConfig
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.state_tying import StateTyingConfig
@@ -37,7 +38,9 @@ SHARED_TABLES = {
     "realignment": RealignmentConfig, "acoustic_model": AcousticModelConfig,
     "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
     "distillation": DistillationConfig,
-    "student_training": TrainingConfig, "search": SearchConfig, "scoring": ScoringConfig,
+    "student_training": TrainingConfig, "regularization": RegularizationConfig,
+    "hard_regularization_training": TrainingConfig, "soft_regularization_training": TrainingConfig,
+    "search": SearchConfig, "scoring": ScoringConfig,
 }
 
 

@@ -108,9 +108,10 @@ def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
     check_same_tree(graph_dir, members[0].tree, folders[0])
     frames = network_features(stage.exp, members[0].features, split)
     store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
+    window = members[0].config.window
     for utterance, rows in store.utterance_slices():
         index = torch.arange(rows.start, rows.stop, device=stage.device)
-        scores = [ensemble_logits(members, members[0].windows(store, part)) for part in index.split(BATCH)]
+        scores = [ensemble_logits(members, store.windows(part, window)) for part in index.split(BATCH)]
         yield utterance, torch.cat(scores).cpu(), members[0].log_priors.cpu()
 
 

@@ -39,9 +39,14 @@ stage 10 students --reads fbank alignment baseline ensemble soft_targets \
   --config acoustic_model ensemble soft_targets distillation student_training \
   --trains -- steps/train_students.py
 
+# Networks on a small share of the training utterances, by hard labels and by the baseline's soft targets
+stage 11 regularization --reads fbank alignment baseline \
+  --config acoustic_model regularization hard_regularization_training soft_regularization_training \
+  --trains -- steps/train_regularized.py
+
 # Every system on dev and test: decoded with what dev chose; results.json
 stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students --config search scoring \
   --by-engine -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md
-stage 14 report --reads alignment score -- steps/report.py
+stage 14 report --reads alignment regularization score -- steps/report.py

@@ -1,29 +1,18 @@
 """Stage 10: a student for each temperature; then, for the temperature whose student is best on dev, further seeds."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-
-from torch import Tensor
 
 from decant import data_parallel
 from decant.acoustic_model import AcousticModelConfig
 from decant.ensemble import EnsembleConfig
 from decant.files import atomic_path
 from decant.frame_store import read_frame_store
-from decant.losses import distillation_loss, mixed_label_loss
-from decant.mixing import Mixture, mixture
+from decant.mixing import mixture
 from decant.parallel import parallel_map
-from decant.soft_targets import (
-    DistillationConfig,
-    LiveTargets,
-    SoftTargets,
-    SoftTargetsConfig,
-    origin,
-    read_soft_targets,
-)
+from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, origin, read_soft_targets
 from decant.training import TrainingConfig
-from steps.acoustic_training import SEEDS_APART, load_members, train_models
+from steps.acoustic_training import SEEDS_APART, Lesson, load_members, soft_labels, train_models
 from steps.common import Stage, logger, run_step
 
 
@@ -39,25 +28,13 @@ def train_student(stage: Stage, temperature: float, seed: int, made_from: dict) 
     members = [] if teaching.stored else load_members(stage.exp, ensemble.num_members, stage.device)
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
-    lessons: dict[int, tuple[Mixture, SoftTargets | LiveTargets]] = {}
-
-    def lesson(number: int) -> tuple[Mixture, SoftTargets | LiveTargets]:
-        """A pass's mixtures and targets, of which there is room for one."""
-        if number in lessons:
-            return lessons[number]
-        lessons.clear()
+    def lesson(epoch: int) -> Lesson:
+        number = epoch % num_passes
         targets = (read_soft_targets(stage.exp / "soft_targets", number, temperature, made_from) if teaching.stored
                    else LiveTargets(members, teaching, temperature))
-        return lessons.setdefault(number, (mixture(len(store), number, stage.device), targets))
+        return mixture(len(store), number, stage.device), targets
 
-    def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
-        mixed, targets = lesson(epoch % num_passes)
-        windows = mixed.windows(store, index, sizes.left_context, sizes.right_context)
-        logits = model(windows)
-        hard_loss = mixed_label_loss(logits, store.pdfs[index], store.pdfs[mixed.partner[index]], mixed.share[index])
-        return distillation_loss(logits, *targets.batch(index, windows), hard_loss, temperature,
-                                 config.soft_target_weight, config.hard_label_weight)
-
+    batch_loss = soft_labels(store, sizes, lesson, temperature, config)
     # Seeds apart from the members', so that no student begins with a member's weights.
     train_models(stage, stage.exp / "alignment", sizes, store, batch_loss, training,
                  [training.seed * SEEDS_APART + 1000 + seed], [stage.out / student_name(temperature, seed)])

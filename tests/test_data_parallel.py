@@ -38,7 +38,7 @@ def train_here(directory, shard=False, killed_at=-1):
         if steps == killed_at and data_parallel.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         steps += 1
-        return hard_label_loss(model(store.windows(index, 1, 1)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.pdfs[index])
 
     [history] = train([model], store, store, batch_loss, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
     if data_parallel.rank() == 0:

@@ -14,20 +14,35 @@ def folder(tmp_path):
 
 
 def test_windows_repeat_the_first_and_last_frame_of_their_own_utterance(folder):
-    windows = read_frame_store(folder).windows(torch.tensor([0, 2, 3, 4]), left=2, right=1)
+    windows = read_frame_store(folder).windows(torch.tensor([0, 2, 3, 4]), range(-2, 2))
     assert windows.dtype == torch.float32
     assert windows[:, :, 0].tolist() == [[0, 0, 0, 1], [0, 1, 2, 2], [10, 10, 10, 11], [10, 10, 11, 11]]
 
 
 def test_the_papers_window_predicts_its_21st_of_26_frames(folder):
-    windows = read_frame_store(folder).windows(torch.tensor([1]), left=20, right=5)
+    windows = read_frame_store(folder).windows(torch.tensor([1]), range(-20, 6))
     assert windows.shape == (1, 26, 1) and windows[0, 20, 0] == 1.0
+
+
+def test_a_window_may_pass_over_frames(folder):
+    windows = read_frame_store(folder).windows(torch.tensor([2, 3]), range(-2, 3, 2))
+    assert windows[:, :, 0].tolist() == [[0, 2, 2], [10, 10, 11]]
 
 
 def test_utterances_are_found_again(folder):
     store = read_frame_store(folder)
     assert [(name, store.pdfs[rows].tolist()) for name, rows in store.utterance_slices()] == [
         ("a", [4, 5, 6]), ("b", [7, 8])]
+
+
+def test_a_store_of_some_utterances_has_their_windows_and_labels(folder):
+    store = read_frame_store(folder)
+    some = store.select([1])
+    assert some.utterances == ("b",) and some.pdfs.tolist() == [7, 8]
+    assert torch.equal(some.windows(torch.arange(2), range(-2, 2)), store.windows(torch.arange(3, 5), range(-2, 2)))
+    both = store.select([1, 0])
+    assert [(name, both.pdfs[rows].tolist()) for name, rows in both.utterance_slices()] == [
+        ("b", [7, 8]), ("a", [4, 5, 6])]
 
 
 def test_frames_are_kept_in_two_bytes(folder):

@@ -10,13 +10,14 @@ CPU = torch.device("cpu")
 def test_the_first_pass_has_every_frame_by_itself():
     store = pack([("a", np.array([[0.0], [1], [2]]), np.zeros(3))])
     index = torch.arange(3)
-    assert torch.equal(mixture(3, 0, CPU).windows(store, index, 1, 1), store.windows(index, 1, 1))
+    assert torch.equal(mixture(3, 0, CPU).windows(store, index, range(-1, 2)), store.windows(index, range(-1, 2)))
 
 
 def test_a_mixture_has_both_windows_in_their_shares():
     store = pack([("a", np.array([[0.0], [8.0]]), np.zeros(2))])
     mixed = Mixture(partner=torch.tensor([1, 0]), share=torch.tensor([0.75, 0.5]))
-    assert mixed.windows(store, torch.tensor([0]), 0, 1)[0, :, 0].tolist() == [0.75 * 0 + 0.25 * 8, 0.75 * 8 + 0.25 * 8]
+    window = mixed.windows(store, torch.tensor([0]), range(2))[0, :, 0]
+    assert window.tolist() == [0.75 * 0 + 0.25 * 8, 0.75 * 8 + 0.25 * 8]
 
 
 def test_every_pass_has_partners_and_shares_of_its_own_and_always_the_same():

@@ -21,6 +21,7 @@ from decant.frame_store import read_frame_store
 from decant.gmm import load_gmm
 from decant.hmm import read_transitions
 from decant.lexicon import read_lexicon
+from decant.regularization import read_regularization
 from steps.adaptation import unsupervised_transforms
 from steps.align import label_with_mixtures
 from steps.common import Stage
@@ -72,6 +73,16 @@ num_seeds = 2
 [student_training]
 epochs = 3
 batch_size = 64
+checkpoint_steps = 10
+[regularization]
+share = 0.2
+num_seeds = 2
+[hard_regularization_training]
+epochs = 3
+batch_size = 32
+[soft_regularization_training]
+epochs = 6
+batch_size = 32
 checkpoint_steps = 10
 [scoring]
 lm_weights = [6.0, 10.0]
@@ -128,6 +139,16 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert all(0 < row["frame_accuracy"] < 1 for row in rows if row["system"] not in others)
     chance = 1 / 100
     assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
+
+
+def test_soft_targets_regularise_a_small_share_of_the_data(left_alone):
+    rows = read_regularization(left_alone / "regularization/regularization.json")
+    assert [(row.share, row.targets, row.seed) for row in rows] == [
+        (1.0, "hard", 1), (0.2, "hard", 1), (0.2, "soft", 1), (0.2, "hard", 2), (0.2, "soft", 2)]
+    baseline = [row["frame_accuracy"] for row in results(left_alone)
+                if (row["system"], row["split"], row["seed"]) == ("baseline", "test", 1)]
+    assert baseline == pytest.approx([rows[0].test], abs=1e-3)
+    assert "its soft targets keep" in (left_alone / "report/RESULTS.md").read_text()
 
 
 def test_two_processes_train_the_network_that_one_trains(left_alone):

@@ -1,4 +1,3 @@
-import logging
 import multiprocessing
 import random
 import time
@@ -9,8 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
-from decant.fbank import FbankConfig
+from decant.acoustic_model import AcousticModel, AcousticModelConfig
 from decant.files import write_tensors
 from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.losses import hard_label_loss
@@ -33,7 +31,7 @@ def train_on(store, directory, config=CONFIG, loss=None):
     model = AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(7)
 
     def batch_loss(model, index, epoch):
-        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
 
     [history] = train([model], store, store, loss or batch_loss, config, [7], directory, ["test"])
     return model, history
@@ -62,7 +60,7 @@ def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_weights_bit_fo
         if steps == stopped_after:
             raise KeyboardInterrupt
         steps += 1
-        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
 
     whole, whole_history = train_on(store, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -80,7 +78,8 @@ def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_before(store, t
     def explodes(model, index, epoch):
         nonlocal steps
         steps += 1
-        return hard_label_loss(model(model.windows(store, index)), store.pdfs[index]) * (factor if steps > 9 else 1)
+        loss = hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
+        return loss * (factor if steps > 9 else 1)
 
     message = (rf"test: training diverged by step {step}: loss .*, 0\.69\d at first, learning rate 0.00\d+; "
                r"lower learning_rate .the checkpoint, if any, is still step 8's")
@@ -147,7 +146,7 @@ def test_of_two_epochs_equally_good_on_dev_the_first_is_kept(store, tmp_path):
     def keeps(model, index, epoch):
         if len(weights) <= epoch:
             weights.append({name: x.clone() for name, x in model.state_dict().items()})
-        return hard_label_loss(model(store.windows(index, 1, 1)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.pdfs[index])
 
     model, history = train_on(store, tmp_path / "run", replace(CONFIG, epochs=20), keeps)
     accuracies = [epoch["dev_frame_accuracy"] for epoch in history]
@@ -193,24 +192,3 @@ def test_the_learning_rate_rises_then_falls_linearly():
     config = TrainingConfig(learning_rate=1.0, warmup=0.2)
     rates = [learning_rate(config, step, 10) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
-
-
-def test_a_model_survives_its_folder_with_its_feature_settings(tmp_path):
-    model = AcousticModel(SIZES, num_bins=20, num_pdfs=3).initialize(1)
-    model.log_priors.copy_(log_priors(torch.tensor([0, 0, 0, 1]), 3))
-    save_model(tmp_path, model, FbankConfig(num_bins=20))
-    read, features = load_model(tmp_path)
-    windows = torch.randn(4, 3, 20)
-    assert torch.equal(read(windows), model(windows)) and features == FbankConfig(num_bins=20)
-    assert read.log_priors.exp().tolist() == pytest.approx([3 / 4.5, 1 / 4.5, 0.5 / 4.5])
-
-
-def test_a_model_folder_that_is_empty_or_of_other_sizes_is_named(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    with pytest.raises(FileNotFoundError, match="no model.safetensors"):
-        load_model(tmp_path)
-    save_model(tmp_path, AcousticModel(SIZES, num_bins=20, num_pdfs=3), FbankConfig(num_bins=20))
-    config = tmp_path / "config.toml"
-    config.write_text(config.read_text().replace("hidden_units = 16", "hidden_units = 32"))
-    with pytest.raises(ValueError, match="damaged or does not fit config.toml"):
-        load_model(tmp_path)

@@ -57,7 +57,7 @@ def products(model: AcousticModel, batch_size: int, dtype: torch.dtype, device: 
     """Seconds and operations of a step's matrix products alone: forward, and by inputs (but for the first layer's) and
     by weights backward."""
     total, operations = 0.0, 0.0
-    weights = [layer.weight for layer in model.layers if isinstance(layer, torch.nn.Linear)]
+    weights = [layer.weight for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     for number, weight in enumerate(weights):
         x = torch.randn(batch_size, weight.shape[1], dtype=dtype, device=device)
         y = torch.randn(batch_size, weight.shape[0], dtype=dtype, device=device)
@@ -85,7 +85,8 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     store = random_store(num_pdfs, device)
     index = torch.randint(NUM_FRAMES, (batch_size,), device=device)
-    windows = model.windows(store, index)
+    window = sizes.window
+    windows = store.windows(index, window)
 
     def step(loss_of: Callable[[], torch.Tensor]) -> None:
         with autocast(config, device):
@@ -100,11 +101,15 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, minibatch {batch_size}, {dtype}, {device}, "
           f"{given.threads} threads")
     bare, operations = products(model, batch_size, dtype, device)
-    hard = seconds(lambda: step(lambda: hard_label_loss(model(model.windows(store, index)), store.pdfs[index])), device)
+
+    def hard_loss() -> torch.Tensor:
+        return hard_label_loss(model(store.windows(index, window)), store.pdfs[index])
+
+    hard = seconds(lambda: step(hard_loss), device)
     report("the step's matrix products alone", bare, f"{operations / bare / 1e9:.0f} GFLOP/s")
     report("a step on hard labels", hard,
            f"{batch_size / hard:,.0f} frames/s; {bare / hard:.0%} of it the matrix products, measured alone")
-    gather = seconds(lambda: model.windows(store, index), device)
+    gather = seconds(lambda: store.windows(index, window), device)
     report("  its windows", gather, f"{gather / hard:.1%}")
     report("  its optimizer", taken := seconds(optimizer.step, device), f"{taken / hard:.1%}")
     logits = torch.randn(batch_size, num_pdfs, device=device, requires_grad=True)
@@ -127,7 +132,7 @@ def main() -> None:
 
         def ten_steps() -> None:
             with autocast(config, device):
-                logits = ten(store.windows(ten_index, sizes.left_context, sizes.right_context))
+                logits = ten(store.windows(ten_index, window))
                 loss = hard_label_loss(logits, store.pdfs[ten_index]).sum()
             ten_optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -163,7 +168,7 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
         return distillation_loss(logits, states, probabilities, hard, 5.0)
 
     def loss_of() -> torch.Tensor:
-        windows = mixed.windows(part, index, model.config.left_context, model.config.right_context)
+        windows = mixed.windows(part, index, model.config.window)
         logits = model(windows)
         hard = mixed_label_loss(logits, part.pdfs[index], part.pdfs[mixed.partner[index]], mixed.share[index])
         return distillation_loss(logits, *targets.batch(index), hard, 5.0)
@@ -171,7 +176,7 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     device = store.frames.device
     whole = seconds(lambda: step(loss_of), device)
     report("a student's step on a mixture's soft targets", whole, f"{batch_size / whole:,.0f} frames/s")
-    gather = seconds(lambda: mixed.windows(part, index, model.config.left_context, model.config.right_context), device)
+    gather = seconds(lambda: mixed.windows(part, index, model.config.window), device)
     report("  its windows", gather, f"{gather / whole:.1%}")
     taken = seconds(lambda: targets.batch(index), device)
     report("  its soft targets, read", taken, f"{taken / whole:.1%}; {size / 4096:.0f} bytes a frame")

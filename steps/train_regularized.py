@@ -1,0 +1,73 @@
+"""Stage 11: soft targets as regularisers (paper, section 6): networks on a small share of the training utterances, with
+their hard labels, or with what the baseline says about them; their frame accuracies beside the baseline's."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from decant import data_parallel
+from decant.acoustic_model import AcousticModelConfig, load_model
+from decant.frame_store import FrameStore, read_frame_store
+from decant.mixing import mixture
+from decant.parallel import parallel_map
+from decant.regularization import RegularizationConfig, RegularizationRow, share_of, write_regularization
+from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.training import TrainingConfig, frame_accuracy, predictions
+from steps.acoustic_training import SEEDS_APART, hard_labels, soft_labels, train_models
+from steps.common import Stage, run_step
+
+
+def share_of_seed(stage: Stage, seed: int) -> FrameStore:
+    """The utterances that the networks of a seed see."""
+    [config] = stage.config(regularization=RegularizationConfig)
+    return share_of(read_frame_store(stage.exp / "alignment" / "train"), config.share, seed).to(stage.device)
+
+
+def train_on_share(stage: Stage, targets: str, seed: int) -> None:
+    """A network of the baseline's architecture, by hard or soft targets, on the same utterances."""
+    sizes, config, training = stage.config(acoustic_model=AcousticModelConfig, regularization=RegularizationConfig,
+                                           **{f"{targets}_regularization_training": TrainingConfig})
+    store = share_of_seed(stage, seed)
+    if targets == "hard":
+        batch_loss = hard_labels(store, sizes)
+    else:
+        baseline = load_model(stage.exp / "baseline")[0].to(stage.device)
+        teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs), config.temperature)
+        batch_loss = soft_labels(
+            store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0, stage.device), teacher),
+            config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight))
+    train_models(stage, stage.exp / "alignment", sizes, store, batch_loss, training,
+                 [training.seed * SEEDS_APART + 2000 + seed], [stage.out / run_name(targets, seed)])
+
+
+def run_name(targets: str, seed: int) -> str:
+    return f"{targets}_seed_{seed}"
+
+
+def rows(stage: Stage, config: RegularizationConfig) -> Iterator[RegularizationRow]:
+    """The frame accuracies of the baseline and of every run."""
+    train, test = (read_frame_store(stage.exp / "alignment" / split).to(stage.device) for split in ("train", "test"))
+
+    def row(folder: Path, share: float, targets: str, seed: int, store: FrameStore) -> RegularizationRow:
+        model = load_model(folder)[0].to(stage.device)
+        dev = [epoch["dev_frame_accuracy"] for epoch in json.loads((folder / "history.json").read_text())]
+        on_train, on_test = (frame_accuracy(predictions(model, frames), frames).item() for frames in (store, test))
+        return RegularizationRow(share, targets, seed, on_train, max(dev), dev[-1], on_test)
+
+    yield row(stage.exp / "baseline", 1.0, "hard", 1, train)
+    for seed in range(1, config.num_seeds + 1):
+        for targets in ("hard", "soft"):
+            yield row(stage.out / run_name(targets, seed), config.share, targets, seed, share_of_seed(stage, seed))
+
+
+def main(stage: Stage) -> None:
+    [config] = stage.config(regularization=RegularizationConfig)
+    runs = [(stage, targets, seed) for targets in ("soft", "hard") for seed in range(1, config.num_seeds + 1)]
+    for _ in parallel_map(train_on_share, runs, stage.model_jobs, "regularization"):
+        pass
+    if data_parallel.rank() == 0:
+        write_regularization(stage.out / "regularization.json", rows(stage, config))
+
+
+if __name__ == "__main__":
+    run_step(main)
