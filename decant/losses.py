@@ -5,9 +5,8 @@ The letters: B batch, S pdf-ids, K of them with targets of their own.
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-
-LOG_OF_NOTHING = -1e4  # finite: the gradient of a sum of nothing but -inf would be NaN
 
 
 def hard_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -23,20 +22,40 @@ def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperatur
     the same temperature, and that of all other states together, [B, K + 1]. The gradient of the bare cross-entropy
     shrinks as 1 / temperature^2 (paper, section 2.1); the factor keeps it on the scale of the hard labels' gradient.
     """
-    return F.cross_entropy(kept_state_logits(logits / temperature, states), targets) * temperature**2
+    return SoftCrossEntropy.apply(logits, states, targets, temperature) * temperature**2
 
 
-def kept_state_logits(logits: Tensor, states: Tensor) -> Tensor:
-    """Logits [B, K + 1] of the kept `states` (int64 [B, K]) and of all others together, of logits [B, S]: their softmax
-    gives the kept states what they had, and the last the sum of the others."""
-    others = logits.scatter(1, states, LOG_OF_NOTHING).logsumexp(dim=1, keepdim=True)
-    return torch.cat([logits.gather(1, states), others], dim=1)
+class SoftCrossEntropy(torch.autograd.Function):
+    """The mean of -sum_k t_k log p_k, where p is the softened student, the states without a target of their own as one.
+
+    With p_j of such a state, P of all of them and t their target, the gradient by its logit is (p_j - t p_j / P) /
+    temperature; by a kept state's it is (p_k - t_k) / temperature, as ever. Both loss and gradient come from one buffer
+    of the logits' size: chained operations would write and read a dozen of them, which 14,000 states make felt.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        p, tiny = logits / temperature, torch.finfo(logits.dtype).tiny
+        p.sub_(p.amax(dim=1, keepdim=True)).exp_()
+        kept = p.gather(1, states)
+        others = p.scatter_(1, states, 0.0).sum(dim=1, keepdim=True).clamp(min=tiny)
+        whole = kept.sum(dim=1, keepdim=True) + others
+        student = (torch.cat([kept, others], dim=1) / whole).clamp(min=tiny)
+        p.mul_(1 / whole - targets[:, -1:] / others).scatter_(1, states, student[:, :-1] - targets[:, :-1])
+        ctx.save_for_backward(p.div_(temperature * len(logits)))
+        return -(targets * student.log()).sum() / len(logits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        [by_logits] = ctx.saved_tensors
+        return by_logits * gradient, None, None, None
 
 
 def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor) -> Tensor:
     """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted by its share (float32 [B])."""
-    own = F.cross_entropy(logits, labels, reduction="none")
-    return (share * own + (1 - share) * F.cross_entropy(logits, partner_labels, reduction="none")).mean()
+    both = logits.log_softmax(dim=1).gather(1, torch.stack([labels, partner_labels], dim=1))
+    return -(both * torch.stack([share, 1 - share], dim=1)).sum(dim=1).mean()
 
 
 def distillation_loss(logits: Tensor, states: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,

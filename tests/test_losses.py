@@ -58,6 +58,30 @@ def test_states_without_a_target_of_their_own_share_one():
     assert float(found) == pytest.approx(-4 * (0.6 * math.log(0.5) + 0.4 * math.log(0.5)))
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["even", "peaked"])
+def test_loss_and_gradient_are_those_of_the_plain_cross_entropy(scale):
+    """Over the kept states and all others as one, by torch's own; peaked: a softmax that leaves most states nothing."""
+    generator = torch.Generator().manual_seed(1)
+    logits = (scale * torch.randn(5, 40, generator=generator)).requires_grad_()
+    states = torch.stack([torch.randperm(40, generator=generator)[:7] for _ in range(5)])
+    targets = torch.rand(5, 8, generator=generator).softmax(dim=1)
+    temperature = 3.0
+    logs = (logits / temperature).log_softmax(dim=1)
+    of_others = logs.scatter(1, states, -1e4).logsumexp(dim=1, keepdim=True)
+    plain = -(targets * torch.cat([logs.gather(1, states), of_others], dim=1)).sum(dim=1).mean() * temperature**2
+    found = soft_target_loss(logits, states, targets, temperature)
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(torch.autograd.grad(2 * found, logits), torch.autograd.grad(2 * plain, logits))
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_states_of_no_probability_at_all_leave_the_loss_finite(kept):
+    logits = torch.tensor([[500.0, -500.0, -500.0]], requires_grad=True)
+    loss = soft_target_loss(logits, torch.tensor([[kept]]), torch.tensor([[0.5, 0.5]]), 1.0)
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert loss.isfinite() and gradient.isfinite().all()
+
+
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():
     labels, targets = torch.tensor([0, 2]), (TEACHER / 2).softmax(dim=1)
     hard = hard_label_loss(LOGITS, labels)
