@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from decant import data_parallel
 from decant.acoustic_model import AcousticModel, SideBySide
@@ -114,8 +114,8 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     models: one, or several of one architecture side by side, which see their frames in orders of their own. store, dev:
     on the models' device. directory: holds the checkpoint; an interrupted training goes on from there, to the same
     weights bit for bit on a CPU. Raises FloatingPointError, naming step and learning rate, if a weight is no longer
-    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's; the last checkpoint from before
-    stays.
+    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's, MemoryError, naming the minibatch
+    that fits, if one does not; the last checkpoint from before stays.
     """
     device, count = store.frames.device, data_parallel.num_processes()
     if len(models) > 1 and config.shard_weights and count > 1:
@@ -143,10 +143,12 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with autocast(config, device):
-            loss = batch_loss(spread, own, epoch) * weight
         optimizer.zero_grad(set_to_none=True)
-        loss.sum().backward()
+        loss = weighted_gradients(batch_loss, spread, own, epoch, weight, autocast(config, device))
+        if loss is None:
+            optimizer.zero_grad(set_to_none=True)
+            raise MemoryError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
+                              + what_fits(batch_loss, model, own, epoch, autocast(config, device)))
         optimizer.step()
         part = loss.detach().double() / count
         losses[0] += part * index.shape[1]
@@ -182,6 +184,32 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     if isinstance(model, SideBySide):
         model.copy_to(models)
     return histories
+
+
+def weighted_gradients(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, weight: float,
+                       precision: torch.autocast) -> Tensor | None:
+    """The loss of a minibatch times `weight`, whose gradients the model's weights have then; None if memory lacked."""
+    try:
+        with precision:
+            loss = batch_loss(model, index, epoch) * weight
+        loss.sum().backward()
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):  # a CPU's
+            raise
+        return None
+    return loss
+
+
+def what_fits(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, precision: torch.autocast) -> str:
+    """What to do about a minibatch that did not fit, by trying its halves."""
+    size = index.shape[-1] // 2
+    if data_parallel.num_processes() == 1:  # several would have to try together
+        while size and weighted_gradients(batch_loss, model, index[..., :size], epoch, 1.0, precision) is None:
+            model.zero_grad(set_to_none=True)
+            size //= 2
+        if size:
+            return f"{size} do: set batch_size"
+    return "take a smaller batch_size, or --processes with shard_weights = true"
 
 
 def better(best: dict[str, Tensor], now: dict[str, Tensor], improved: Tensor) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
         data_parallel.join(device)
         main(Stage(given.exp, given.out, given.jobs, device, given.corpus, given.engine))
         data_parallel.leave()
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
         logger.error("error: %s", error)
         sys.exit(1)
     except BrokenProcessPool:

@@ -1,7 +1,10 @@
 import multiprocessing
 import random
+import re
+import resource
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +156,27 @@ def test_of_two_epochs_equally_good_on_dev_the_first_is_kept(store, tmp_path):
     assert accuracies.count(max(accuracies)) > 1
     first = accuracies.index(max(accuracies))
     assert all(torch.equal(x, weights[first + 1][name]) for name, x in model.state_dict().items())
+
+
+def train_in_little_memory(directory):
+    """With 1 GB more than it has: of 2 million frames every layer's outputs are 128 MB, several times over."""
+    frames = 2_000_000
+    store = pack([("a", np.zeros((frames, 2)), np.zeros(frames, int))])
+    held = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (held + 10**9, held + 10**9))
+    try:
+        train_on(store, directory, replace(CONFIG, batch_size=frames))
+    except MemoryError as error:
+        (directory / "error.txt").write_text(str(error))
+
+
+def test_a_minibatch_that_does_not_fit_names_one_that_does(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=train_in_little_memory, args=(tmp_path,))
+    process.start()
+    process.join()
+    found = re.fullmatch(r"test: minibatches of 2000000 frames do not fit into memory; (\d+) do: set batch_size",
+                         (tmp_path / "error.txt").read_text())
+    assert 1000 < int(found[1]) <= 1_000_000
 
 
 def test_models_side_by_side_become_what_each_becomes_alone(store, tmp_path):

@@ -25,7 +25,7 @@ from decant.soft_targets import SoftTargets, SoftTargetsConfig, finish_pass, ori
 from decant.training import TrainingConfig, autocast, has_fast_bfloat16
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
-          "an4": (AcousticModelConfig(hidden_layers=4, hidden_units=384), 480, 256),
+          "an4": (AcousticModelConfig(frame_step=4, hidden_layers=4, hidden_units=512, residual=True), 480, 256),
           "paper": (AcousticModelConfig(hidden_layers=8, hidden_units=2560), 14_000, 512)}
 NUM_BINS, NUM_FRAMES = 40, 50_000
 
