@@ -12,12 +12,13 @@ from rich.table import Table
 from decant.files import atomic_path
 from decant.frame_store import FrameStore
 from decant.results import Summary, markdown_table, percent, read_list, summarize, summary, terminal_table
+from decant.training import TrainingConfig
 
 
 @dataclass(frozen=True)
 class RegularizationConfig:
     share: float = 0.03  # of the training utterances (paper: 0.03)
-    temperature: float = 2.0  # of the soft targets, which are the baseline's
+    temperature: float = 5.0  # of the soft targets, which are the baseline's
     hard_label_weight: float = 0.0  # of the hard labels' cross-entropy beside them
     mixtures: bool = True  # soft targets on mixtures of two frames, new ones every epoch (decant.mixing); paper: false
     num_seeds: int = 3  # draws of the utterances, with a network each
@@ -28,6 +29,20 @@ class RegularizationConfig:
                              "a temperature above 0")
         if self.hard_label_weight < 0 or self.num_seeds < 1:
             raise ValueError("hard_label_weight may not be negative, and num_seeds has to be at least 1")
+
+
+@dataclass(frozen=True)
+class HardRegularizationTraining(TrainingConfig):
+    epochs: int = 10  # the best on dev is kept: early stopping
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class SoftRegularizationTraining(TrainingConfig):
+    epochs: int = 150  # of few frames; they go on improving
+    batch_size: int = 256
+    learning_rate: float = 4e-3
 
 
 @dataclass(frozen=True)
