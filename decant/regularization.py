@@ -40,7 +40,7 @@ class HardRegularizationTraining(TrainingConfig):
 
 @dataclass(frozen=True)
 class SoftRegularizationTraining(TrainingConfig):
-    epochs: int = 150  # of few frames; they go on improving
+    epochs: int = 60  # of few frames; they go on improving
     batch_size: int = 256
     learning_rate: float = 4e-3
 
