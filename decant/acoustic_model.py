@@ -94,21 +94,22 @@ class AcousticModel(nn.Module):
 
 class SideBySide(nn.Module):
     """M models of one architecture as one, whose weights have a leading axis: a matrix product for all of them a layer,
-    where a small model's own would leave most of a GPU idle."""
+    where a small model's own would leave most of a GPU idle. Under autocast biases are added in float32 here, in the
+    products' precision in a model by itself."""
 
     def __init__(self, models: Sequence[AcousticModel]):
         super().__init__()
         self.config, self.num_models = models[0].config, len(models)
         self.one = [models[0]]  # for what it computes; in a list, so that its weights are not among these
-        weights, self.buffers_of_all = stack_module_state(list(models))
+        weights, _ = stack_module_state(list(models))
         self.names, self.weights = list(weights), nn.ParameterList(weights.values())
 
     def forward(self, windows: Tensor) -> Tensor:
         """Logits float32 [M, B, S] of each model's own windows [M, B, W, F]."""
-        def one(weights: dict[str, Tensor], buffers: dict[str, Tensor], own: Tensor) -> Tensor:
-            return functional_call(self.one[0], (weights, buffers), own)
+        def one(weights: dict[str, Tensor], own: Tensor) -> Tensor:
+            return functional_call(self.one[0], weights, own)
 
-        return vmap(one)(dict(zip(self.names, self.weights, strict=True)), self.buffers_of_all, windows)
+        return vmap(one)(dict(zip(self.names, self.weights, strict=True)), windows)
 
     def copy_to(self, models: Sequence[AcousticModel]) -> None:
         """Gives the models their weights back."""

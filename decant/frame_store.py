@@ -60,7 +60,8 @@ class FrameStore:
         """A store of these utterances alone, by their numbers from 0, in that order."""
         rows = torch.cat([torch.arange(*self.offsets[u:u + 2].tolist()) for u in utterances])
         sizes = [0] + [int(self.offsets[u + 1] - self.offsets[u]) for u in utterances]
-        return FrameStore(self.frames[rows], torch.tensor(sizes).cumsum(dim=0), self.pdfs[rows],
+        return FrameStore(self.frames[rows], torch.tensor(sizes, device=self.offsets.device).cumsum(dim=0),
+                          self.pdfs[rows],
                           tuple(self.utterances[u] for u in utterances))
 
     def to(self, device: torch.device) -> "FrameStore":

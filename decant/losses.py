@@ -25,25 +25,28 @@ def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperatur
     return SoftCrossEntropy.apply(logits, states, targets, temperature) * temperature**2
 
 
+LOG_OF_NOTHING = -1e4  # finite: -inf less -inf would be NaN where every state is kept
+
+
 class SoftCrossEntropy(torch.autograd.Function):
     """The mean of -sum_k t_k log p_k, where p is the softened student, the states without a target of their own as one.
 
-    With p_j of such a state, P of all of them and t their target, the gradient by its logit is (p_j - t p_j / P) /
-    temperature; by a kept state's it is (p_k - t_k) / temperature, as ever. Both loss and gradient come from one buffer
+    The gradient by a kept state's logit is (p_k - t_k) / temperature, as ever; by one of the others, of which p has P
+    and t has t_P together, it is its share in P times (P - t_P) / temperature. Loss and gradient come from one buffer
     of the logits' size: chained operations would write and read a dozen of them, which 14,000 states make felt.
     """
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        p, tiny = logits / temperature, torch.finfo(logits.dtype).tiny
-        p.sub_(p.amax(dim=1, keepdim=True)).exp_()
-        kept = p.gather(1, states)
-        others = p.scatter_(1, states, 0.0).sum(dim=1, keepdim=True).clamp(min=tiny)
-        whole = kept.sum(dim=1, keepdim=True) + others
-        student = (torch.cat([kept, others], dim=1) / whole).clamp(min=tiny)
-        p.mul_(1 / whole - targets[:, -1:] / others).scatter_(1, states, student[:, :-1] - targets[:, :-1])
-        ctx.save_for_backward(p.div_(temperature * len(logits)))
-        return -(targets * student.log()).sum() / len(logits)
+        others = logits / temperature
+        kept = others.gather(1, states)
+        highest = others.scatter_(1, states, LOG_OF_NOTHING).amax(dim=1, keepdim=True)
+        total = others.sub_(highest).exp_().sum(dim=1, keepdim=True)
+        student = torch.cat([kept, highest + total.log()], dim=1).log_softmax(dim=1)
+        difference = (student.exp() - targets) / (temperature * len(logits))
+        others.mul_(difference[:, -1:] / total).scatter_(1, states, difference[:, :-1])
+        ctx.save_for_backward(others)
+        return -(targets * student).sum() / len(logits)
 
     @staticmethod
     @once_differentiable

@@ -118,12 +118,12 @@ def read_results(path: Path) -> list[ResultRow]:
     return read_list(path, ResultRow, "results")
 
 
-def read_list(path: Path, kind: type, name: str, stage: int = 13) -> list:
-    """The list of a file that `stage` wrote. Raises ValueError naming the file if it holds anything else."""
+def read_list(path: Path, kind: type, name: str) -> list:
+    """The list of a file that stage 13 wrote. Raises ValueError naming the file if it holds anything else."""
     try:
         return [kind(**entry) for entry in json.loads(Path(path).read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a list of {name} ({error}); run stage {stage} again") from error
+        raise ValueError(f"{path}: not a list of {name} ({error}); run stage 13 again") from error
 
 
 def summarize(rows: Iterable[ResultRow], figure: str) -> Summary | None:

@@ -114,7 +114,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     models: one, or several of one architecture side by side, which see their frames in orders of their own. store, dev:
     on the models' device. directory: holds the checkpoint; an interrupted training goes on from there, to the same
     weights bit for bit on a CPU. Raises FloatingPointError, naming step and learning rate, if a weight is no longer
-    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's, MemoryError, naming the minibatch
+    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's, ValueError, naming the minibatch
     that fits, if one does not; the last checkpoint from before stays.
     """
     device, count = store.frames.device, data_parallel.num_processes()
@@ -143,13 +143,10 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        loss = weighted_gradients(batch_loss, spread, own, epoch, weight, autocast(config, device))
+        loss = try_step(batch_loss, spread, own, epoch, weight, optimizer, autocast(config, device))
         if loss is None:
-            optimizer.zero_grad(set_to_none=True)
-            raise MemoryError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
-                              + what_fits(batch_loss, model, own, epoch, autocast(config, device)))
-        optimizer.step()
+            raise ValueError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
+                             + what_fits(batch_loss, model, own, epoch, optimizer, autocast(config, device)))
         part = loss.detach().double() / count
         losses[0] += part * index.shape[1]
         if step == 0:
@@ -186,13 +183,15 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     return histories
 
 
-def weighted_gradients(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, weight: float,
-                       precision: torch.autocast) -> Tensor | None:
-    """The loss of a minibatch times `weight`, whose gradients the model's weights have then; None if memory lacked."""
+def try_step(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, weight: float,
+             optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Tensor | None:
+    """Goes a step down the gradient of a minibatch's loss times `weight`, and returns that; None if memory lacked."""
+    optimizer.zero_grad(set_to_none=True)
     try:
         with precision:
             loss = batch_loss(model, index, epoch) * weight
         loss.sum().backward()
+        optimizer.step()
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):  # a CPU's
             raise
@@ -200,16 +199,15 @@ def weighted_gradients(batch_loss: BatchLoss, model: nn.Module, index: Tensor, e
     return loss
 
 
-def what_fits(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, precision: torch.autocast) -> str:
-    """What to do about a minibatch that did not fit, by trying its halves."""
+def what_fits(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, optimizer: torch.optim.Optimizer,
+              precision: torch.autocast) -> str:
+    """What to do about a minibatch that did not fit, by trying its halves. The model is not to be used afterwards."""
+    if data_parallel.num_processes() > 1:  # they would have to try together
+        return "set a smaller batch_size in its table of the config, or shard_weights if it does not divide them yet"
     size = index.shape[-1] // 2
-    if data_parallel.num_processes() == 1:  # several would have to try together
-        while size and weighted_gradients(batch_loss, model, index[..., :size], epoch, 1.0, precision) is None:
-            model.zero_grad(set_to_none=True)
-            size //= 2
-        if size:
-            return f"{size} do: set batch_size"
-    return "take a smaller batch_size, or --processes with shard_weights = true"
+    while size and try_step(batch_loss, model, index[..., :size], epoch, 1.0, optimizer, precision) is None:
+        size //= 2
+    return f"{size} do: set batch_size in its table of the config" if size else "nor does one: make the model smaller"
 
 
 def better(best: dict[str, Tensor], now: dict[str, Tensor], improved: Tensor) -> dict[str, Tensor]:

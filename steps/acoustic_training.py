@@ -68,7 +68,10 @@ def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[
         mixed, targets = lessons[epoch]
         windows = mixed.windows(store, index, sizes.window)
         logits = model(windows)
-        hard_loss = mixed_label_loss(logits, store.pdfs[index], store.pdfs[mixed.partner[index]], mixed.share[index])
+        hard_loss = logits.new_zeros(())
+        if config.hard_label_weight:
+            labels, partners = store.pdfs[index], store.pdfs[mixed.partner[index]]
+            hard_loss = mixed_label_loss(logits, labels, partners, mixed.share[index])
         return distillation_loss(logits, *targets.batch(index, windows), hard_loss, temperature,
                                  config.soft_target_weight, config.hard_label_weight)
 

@@ -67,8 +67,11 @@ def run_step(main: Callable[[Stage], None]) -> None:
         data_parallel.join(device)
         main(Stage(given.exp, given.out, given.jobs, device, given.corpus, given.engine))
         data_parallel.leave()
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         logger.error("error: %s", error)
+        sys.exit(1)
+    except torch.OutOfMemoryError as error:
+        logger.error("error: %s: out of memory: %s", given.device, str(error).partition("\n")[0])
         sys.exit(1)
     except BrokenProcessPool:
         logger.error("error: a worker process was killed, perhaps for want of memory; try fewer --jobs")

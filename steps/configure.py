@@ -25,7 +25,7 @@ from decant.hmm import HmmConfig
 from decant.k2_engine import check_python
 from decant.language_model import LanguageModelConfig
 from decant.lexicon import LexiconConfig
-from decant.regularization import HardRegularizationTraining, RegularizationConfig, SoftRegularizationTraining
+from decant.regularization import HardRegularizationConfig, RegularizationConfig, SoftRegularizationConfig
 from decant.scoring import ScoringConfig
 from decant.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.state_tying import StateTyingConfig
@@ -39,8 +39,8 @@ SHARED_TABLES = {
     "training": TrainingConfig, "ensemble": EnsembleConfig, "soft_targets": SoftTargetsConfig,
     "distillation": DistillationConfig,
     "student_training": TrainingConfig, "regularization": RegularizationConfig,
-    "hard_regularization_training": HardRegularizationTraining,
-    "soft_regularization_training": SoftRegularizationTraining,
+    "hard_regularization_training": HardRegularizationConfig,
+    "soft_regularization_training": SoftRegularizationConfig,
     "search": SearchConfig, "scoring": ScoringConfig,
 }
 

@@ -25,6 +25,7 @@ from decant.files import atomic_path
 from decant.frame_store import pack, read_frame_store
 from decant.gmm import QuadraticForm, load_gmm
 from decant.parallel import parallel_map
+from decant.regularization import write_regularization
 from decant.results import COMPARED, Comparison, ResultRow, write_comparisons, write_results
 from decant.scoring import (
     ScoringConfig,
@@ -41,6 +42,7 @@ from steps.acoustic_training import member_folders
 from steps.common import Stage, hmm_folders, logger, run_step
 from steps.features import mixture_features, network_features
 from steps.search import decode_grid
+from steps.train_regularized import regularization_rows
 from steps.train_students import student_name
 
 BATCH = 4096
@@ -256,6 +258,7 @@ def main(stage: Stage) -> None:
             for row in json.loads((stage.out / "rows" / f"{system.label}.json").read_text())]
     write_results(stage.out / "results.json", rows)
     write_comparisons(stage.out / "comparisons.json", comparisons(stage, everything))
+    write_regularization(stage.out / "regularization.json", regularization_rows(stage))
     shutil.copyfile(stage.out / "results.json", stage.exp / "results.json")
 
 

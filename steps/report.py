@@ -1,4 +1,4 @@
-"""Stage 14: the tables of results.json and of stage 11, on the terminal and as Markdown."""
+"""Stage 14: the tables of results.json and regularization.json, on the terminal and as Markdown."""
 
 from rich.console import Console
 
@@ -12,7 +12,7 @@ from steps.common import SPLITS, Stage, run_step
 def main(stage: Stage) -> None:
     rows = read_results(stage.exp / "score" / "results.json")
     comparisons = read_comparisons(stage.exp / "score" / "comparisons.json")
-    small_share = read_regularization(stage.exp / "regularization" / "regularization.json")
+    small_share = read_regularization(stage.exp / "score" / "regularization.json")
     left_out = {split: read_unusable(stage.exp / "alignment" / split) for split in SPLITS}
     notes = [f"{len(unusable)} utterances of {split} have no frame accuracy (alignment/{split}/unusable.txt says why)."
              for split, unusable in left_out.items() if unusable]

@@ -44,9 +44,10 @@ stage 11 regularization --reads fbank alignment baseline \
   --config acoustic_model regularization hard_regularization_training soft_regularization_training \
   --trains -- steps/train_regularized.py
 
-# Every system on dev and test: decoded with what dev chose; results.json
-stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students --config search scoring \
+# Every system on dev and test: decoded with what dev chose; results.json, regularization.json
+stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students \
+  regularization --config search scoring \
   --by-engine -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md
-stage 14 report --reads alignment regularization score -- steps/report.py
+stage 14 report --reads alignment score -- steps/report.py

@@ -1,16 +1,15 @@
 """Stage 11: soft targets as regularisers (paper, section 6): networks on a small share of the training utterances, with
-their hard labels, or with what the baseline says about them; their frame accuracies beside the baseline's."""
+their hard labels, or with what the baseline says about them."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from decant import data_parallel
 from decant.acoustic_model import AcousticModelConfig, load_model
 from decant.frame_store import FrameStore, read_frame_store
 from decant.mixing import mixture
 from decant.parallel import parallel_map
-from decant.regularization import RegularizationConfig, RegularizationRow, share_of, write_regularization
+from decant.regularization import RegularizationConfig, RegularizationRow, share_of
 from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
 from decant.training import TrainingConfig, frame_accuracy, predictions
 from steps.acoustic_training import SEEDS_APART, hard_labels, soft_labels, train_models
@@ -32,7 +31,7 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
         batch_loss = hard_labels(store, sizes)
     else:
         baseline = load_model(stage.exp / "baseline")[0].to(stage.device)
-        teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs), config.temperature)
+        teacher = LiveTargets([baseline], SoftTargetsConfig(), config.temperature)
         batch_loss = soft_labels(
             store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0, stage.device), teacher),
             config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight))
@@ -44,20 +43,24 @@ def run_name(targets: str, seed: int) -> str:
     return f"{targets}_seed_{seed}"
 
 
-def rows(stage: Stage, config: RegularizationConfig) -> Iterator[RegularizationRow]:
-    """The frame accuracies of the baseline and of every run."""
-    train, test = (read_frame_store(stage.exp / "alignment" / split).to(stage.device) for split in ("train", "test"))
+def regularization_rows(stage: Stage) -> Iterator[RegularizationRow]:
+    """The frame accuracies of the baseline and of every network here; that on training frames is, of the baseline, on
+    the utterances of the first draw."""
+    [config] = stage.config(regularization=RegularizationConfig)
+    test = read_frame_store(stage.exp / "alignment" / "test").to(stage.device)
 
-    def row(folder: Path, share: float, targets: str, seed: int, store: FrameStore) -> RegularizationRow:
+    def row(folder: Path, share: float, targets: str, seed: int) -> RegularizationRow:
         model = load_model(folder)[0].to(stage.device)
         dev = [epoch["dev_frame_accuracy"] for epoch in json.loads((folder / "history.json").read_text())]
-        on_train, on_test = (frame_accuracy(predictions(model, frames), frames).item() for frames in (store, test))
-        return RegularizationRow(share, targets, seed, on_train, max(dev), dev[-1], on_test)
+        train, on_test = (frame_accuracy(predictions(model, frames), frames).item()
+                          for frames in (share_of_seed(stage, seed), test))
+        return RegularizationRow(share, targets, seed, train, max(dev), dev[-1], on_test)
 
-    yield row(stage.exp / "baseline", 1.0, "hard", 1, train)
+    yield row(stage.exp / "baseline", 1.0, "hard", 1)
     for seed in range(1, config.num_seeds + 1):
         for targets in ("hard", "soft"):
-            yield row(stage.out / run_name(targets, seed), config.share, targets, seed, share_of_seed(stage, seed))
+            yield row(stage.exp / "regularization" / run_name(targets, seed), config.share,
+                      "soft on mixtures" if targets == "soft" and config.mixtures else targets, seed)
 
 
 def main(stage: Stage) -> None:
@@ -65,8 +68,6 @@ def main(stage: Stage) -> None:
     runs = [(stage, targets, seed) for targets in ("soft", "hard") for seed in range(1, config.num_seeds + 1)]
     for _ in parallel_map(train_on_share, runs, stage.model_jobs, "regularization"):
         pass
-    if data_parallel.rank() == 0:
-        write_regularization(stage.out / "regularization.json", rows(stage, config))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def train_here(directory, shard=False, killed_at=-1):
     """
     frames = np.random.default_rng(0).normal(size=(200, 2))
     store = pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
-    sizes = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16)
+    sizes = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
     model = AcousticModel(sizes, num_bins=2, num_pdfs=2).initialize(7)
     steps = 0
 

@@ -58,7 +58,7 @@ def test_states_without_a_target_of_their_own_share_one():
     assert float(found) == pytest.approx(-4 * (0.6 * math.log(0.5) + 0.4 * math.log(0.5)))
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0], ids=["even", "peaked"])
+@pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["even", "peaked"])
 def test_loss_and_gradient_are_those_of_the_plain_cross_entropy(scale):
     """Over the kept states and all others as one, by torch's own; peaked: a softmax that leaves most states nothing."""
     generator = torch.Generator().manual_seed(1)
@@ -72,14 +72,6 @@ def test_loss_and_gradient_are_those_of_the_plain_cross_entropy(scale):
     found = soft_target_loss(logits, states, targets, temperature)
     torch.testing.assert_close(found, plain)
     torch.testing.assert_close(torch.autograd.grad(2 * found, logits), torch.autograd.grad(2 * plain, logits))
-
-
-@pytest.mark.parametrize("kept", [0, 1])
-def test_states_of_no_probability_at_all_leave_the_loss_finite(kept):
-    logits = torch.tensor([[500.0, -500.0, -500.0]], requires_grad=True)
-    loss = soft_target_loss(logits, torch.tensor([[kept]]), torch.tensor([[0.5, 0.5]]), 1.0)
-    [gradient] = torch.autograd.grad(loss, logits)
-    assert loss.isfinite() and gradient.isfinite().all()
 
 
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():

@@ -141,10 +141,16 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert all(row["frame_accuracy"] > 10 * chance for row in rows if row["system"] == "ensemble")
 
 
+FRAMES_OF_A_SHARE = "score/regularization.json"
+
+
 def test_soft_targets_regularise_a_small_share_of_the_data(left_alone):
-    rows = read_regularization(left_alone / "regularization/regularization.json")
+    rows = read_regularization(left_alone / FRAMES_OF_A_SHARE)
     assert [(row.share, row.targets, row.seed) for row in rows] == [
-        (1.0, "hard", 1), (0.2, "hard", 1), (0.2, "soft", 1), (0.2, "hard", 2), (0.2, "soft", 2)]
+        (1.0, "hard", 1), (0.2, "hard", 1), (0.2, "soft on mixtures", 1),
+        (0.2, "hard", 2), (0.2, "soft on mixtures", 2)]
+    hard, soft = (sum(row.dev for row in rows[kind::2]) for kind in (1, 2))
+    assert soft > hard
     baseline = [row["frame_accuracy"] for row in results(left_alone)
                 if (row["system"], row["split"], row["seed"]) == ("baseline", "test", 1)]
     assert baseline == pytest.approx([rows[0].test], abs=1e-3)
@@ -234,18 +240,20 @@ def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_resul
                               ("baseline.partial/checkpoint.safetensors", "baseline"),
                               ("baseline.partial/model.safetensors", "baseline"),
                               ("ensemble.partial/member_03/checkpoint.safetensors", "ensemble"),
-                              ("students.partial/*/checkpoint.safetensors", "students")):
+                              ("students.partial/*/checkpoint.safetensors", "students"),
+                              ("regularization.partial/soft_*/checkpoint.safetensors", "regularization")):
         kill_when(exp, there)
         assert not (exp / unfinished).exists()
     done = run(exp)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(exp) == results(left_alone)
+    assert read_regularization(exp / FRAMES_OF_A_SHARE) == read_regularization(left_alone / FRAMES_OF_A_SHARE)
     assert "triphone: done before, kept" in (exp / "tied/log").read_text()
 
 
 def test_a_second_run_passes_over_all_stages(left_alone):
     done = run(left_alone)
-    assert done.returncode == 0 and done.stdout.count("done, passed over") == 13
+    assert done.returncode == 0 and done.stdout.count("done, passed over") == 14
 
 
 def test_a_changed_setting_makes_its_stage_and_what_follows_stale(left_alone):

@@ -166,7 +166,7 @@ def train_in_little_memory(directory):
     resource.setrlimit(resource.RLIMIT_AS, (held + 10**9, held + 10**9))
     try:
         train_on(store, directory, replace(CONFIG, batch_size=frames))
-    except MemoryError as error:
+    except ValueError as error:
         (directory / "error.txt").write_text(str(error))
 
 
@@ -174,8 +174,8 @@ def test_a_minibatch_that_does_not_fit_names_one_that_does(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=train_in_little_memory, args=(tmp_path,))
     process.start()
     process.join()
-    found = re.fullmatch(r"test: minibatches of 2000000 frames do not fit into memory; (\d+) do: set batch_size",
-                         (tmp_path / "error.txt").read_text())
+    found = re.fullmatch(r"test: minibatches of 2000000 frames do not fit into memory; (\d+) do: set batch_size in its "
+                         "table of the config", (tmp_path / "error.txt").read_text())
     assert 1000 < int(found[1]) <= 1_000_000
 
 
