@@ -58,10 +58,11 @@ class DistillationConfig:
     soft_target_weight: float = 1.0  # of the soft targets' cross-entropy; 0: the student's training without a teacher
     hard_label_weight: float = 0.5  # of the hard labels' cross-entropy beside it (paper: 0.5)
     num_seeds: int = 3  # students of the chosen temperature, for mean and spread
+    generations: int = 1  # 2: the mean of these students teaches others, as many; and so on. dev chooses (paper: 1)
 
     def __post_init__(self) -> None:
-        if min(self.soft_target_weight, self.hard_label_weight) < 0 or self.num_seeds < 1:
-            raise ValueError("the weights may not be negative, and num_seeds has to be at least 1")
+        if min(self.soft_target_weight, self.hard_label_weight) < 0 or min(self.num_seeds, self.generations) < 1:
+            raise ValueError("the weights may not be negative; num_seeds and generations have to be at least 1")
 
 
 def top_states(logits: Tensor, num_states: int, temperatures: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:

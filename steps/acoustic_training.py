@@ -96,5 +96,5 @@ def member_name(number: int) -> str:
     return f"member_{number:02d}"
 
 
-def load_members(exp: Path, num_members: int, device: torch.device) -> list[AcousticModel]:
-    return [load_model(folder)[0].to(device) for folder in member_folders(exp, num_members)]
+def load_models(folders: Sequence[Path], device: torch.device) -> list[AcousticModel]:
+    return [load_model(folder)[0].to(device) for folder in folders]

@@ -75,14 +75,17 @@ def systems(stage: Stage) -> list[System]:
                                               distillation=DistillationConfig)
     members, mixtures = member_folders(stage.exp, ensemble.num_members), hmm_folders(stage.exp)
     states = mixtures[-1]
-    chosen = json.loads((stage.exp / "students" / "chosen.json").read_text())["temperature"]
-    runs = [(t, 1) for t in teaching.temperatures] + [(chosen, seed) for seed in range(2, config.num_seeds + 1)]
+    chosen = json.loads((stage.exp / "students" / "chosen.json").read_text())
+    runs = [(t, 1, 1) for t in teaching.temperatures if t != chosen["temperature"]]
+    runs += [(chosen["temperature"], seed, generation) for generation in range(1, config.generations + 1)
+             for seed in range(1, config.num_seeds + 1)]
     return [
         *(System(folder.name, (folder,), folder) for folder in mixtures),
         *(System("baseline", (folder,), states, seed=number) for number, folder in enumerate(members, start=1)),
         System("ensemble", tuple(members), states),
-        *(System("student", (stage.exp / "students" / student_name(t, seed),), states, f"temperature {t:g}", seed,
-                 t == chosen) for t, seed in runs),
+        *(System("student", (stage.exp / "students" / student_name(t, seed, generation),), states,
+                 f"temperature {t:g}{f' generation {generation}' if generation > 1 else ''}", seed,
+                 {"temperature": t, "generation": generation} == chosen) for t, seed, generation in runs),
     ]
 
 

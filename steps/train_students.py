@@ -1,7 +1,9 @@
-"""Stage 10: a student for each temperature; then, for the temperature whose student is best on dev, further seeds."""
+"""Stage 10: a student for each temperature; then, for the temperature whose student is best on dev, further seeds; then
+further generations, if asked for, each taught by the students of the one before."""
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 from decant import data_parallel
 from decant.acoustic_model import AcousticModelConfig
@@ -10,63 +12,94 @@ from decant.files import atomic_path
 from decant.frame_store import read_frame_store
 from decant.mixing import mixture
 from decant.parallel import parallel_map
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, origin, read_soft_targets
+from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, read_soft_targets
 from decant.training import TrainingConfig
-from steps.acoustic_training import SEEDS_APART, Lesson, load_members, soft_labels, train_models
+from steps.acoustic_training import SEEDS_APART, Lesson, load_models, member_folders, soft_labels, train_models
 from steps.common import Stage, logger, run_step
+from steps.make_soft_targets import made_from, write_soft_targets
 
 
-def student_name(temperature: float, seed: int) -> str:
-    return f"temperature_{temperature:g}_seed_{seed}"
+def student_name(temperature: float, seed: int, generation: int) -> str:
+    later = f"generation_{generation}_" if generation > 1 else ""
+    return f"{later}temperature_{temperature:g}_seed_{seed}"
 
 
-def train_student(stage: Stage, temperature: float, seed: int, made_from: dict) -> None:
-    sizes, ensemble, teaching, config, training = stage.config(
-        acoustic_model=AcousticModelConfig, ensemble=EnsembleConfig, soft_targets=SoftTargetsConfig,
-        distillation=DistillationConfig, student_training=TrainingConfig)
+def targets_folder(stage: Stage, generation: int) -> Path:
+    """Where the soft targets are that a generation learns."""
+    return stage.exp / "soft_targets" if generation == 1 else stage.out / f"soft_targets_{generation}"
+
+
+def train_student(stage: Stage, temperature: float, seed: int, generation: int, teachers: tuple[Path, ...],
+                  source: dict) -> None:
+    """teachers: the folders of the models that teach; source: what their soft targets are made from, if stored."""
+    sizes, teaching, config, training = stage.config(
+        acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
+        student_training=TrainingConfig)
     store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
-    members = [] if teaching.stored else load_members(stage.exp, ensemble.num_members, stage.device)
+    live = [] if teaching.stored else load_models(teachers, stage.device)
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
     def lesson(epoch: int) -> Lesson:
         number = epoch % num_passes
-        targets = (read_soft_targets(stage.exp / "soft_targets", number, temperature, made_from) if teaching.stored
-                   else LiveTargets(members, teaching, temperature))
+        targets = (read_soft_targets(targets_folder(stage, generation), number, temperature, source) if teaching.stored
+                   else LiveTargets(live, teaching, temperature))
         return mixture(len(store), number, stage.device), targets
 
     batch_loss = soft_labels(store, sizes, lesson, temperature, config)
-    # Seeds apart from the members', so that no student begins with a member's weights.
-    train_models(stage, stage.exp / "alignment", sizes, store, batch_loss, training,
-                 [training.seed * SEEDS_APART + 1000 + seed], [stage.out / student_name(temperature, seed)])
+    # Seeds apart from the members' and earlier generations', so that no student begins with its teachers' weights.
+    number = training.seed * SEEDS_APART + 10_000 * (generation - 1) + 1000 + seed
+    train_models(stage, stage.exp / "alignment", sizes, store, batch_loss, training, [number],
+                 [stage.out / student_name(temperature, seed, generation)])
 
 
 def best_dev_accuracy(folder: Path) -> float:
     return max(epoch["dev_frame_accuracy"] for epoch in json.loads((folder / "history.json").read_text()))
 
 
+def ready_targets(stage: Stage, generation: int, teachers: tuple[Path, ...]) -> dict:
+    """Sees that a generation's soft targets are there and whole; returns what they are made from. {}: none are stored.
+    """
+    [teaching] = stage.config(soft_targets=SoftTargetsConfig)
+    if not teaching.stored:
+        return {}
+    folder, source = targets_folder(stage, generation), made_from(stage, teachers)
+    if generation > 1:
+        write_soft_targets(stage, teachers, folder)
+    for number in range(teaching.num_passes):
+        read_soft_targets(folder, number, teaching.temperatures[0], source, check=data_parallel.rank() == 0)
+    return source
+
+
+def train_students(stage: Stage, runs: list[tuple[float, int]], generation: int, teachers: tuple[Path, ...],
+                   source: dict) -> list[Path]:
+    """Students of (temperature, seed) each, unless they are there; returns their folders."""
+    tasks = [(stage, temperature, seed, generation, teachers, source) for temperature, seed in runs]
+    for _ in parallel_map(train_student, tasks, stage.model_jobs, "students"):
+        pass
+    return [stage.out / student_name(temperature, seed, generation) for temperature, seed in runs]
+
+
 def main(stage: Stage) -> None:
     teaching, config, ensemble = stage.config(soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
                                               ensemble=EnsembleConfig)
-    made_from = {}
-    if teaching.stored:
-        made_from = origin(load_members(stage.exp, ensemble.num_members, stage.device),
-                           read_frame_store(stage.exp / "alignment" / "train"), teaching)
-        for number in range(teaching.num_passes):
-            read_soft_targets(stage.exp / "soft_targets", number, teaching.temperatures[0], made_from,
-                              check=data_parallel.rank() == 0)
-    first = [(stage, t, 1, made_from) for t in teaching.temperatures]
-    for _ in parallel_map(train_student, first, stage.model_jobs, "students"):
-        pass
-    dev = {t: best_dev_accuracy(stage.out / student_name(t, 1)) for t in teaching.temperatures}
-    chosen = max(teaching.temperatures, key=lambda t: dev[t])
-    logger.info("dev frame accuracy by temperature: %s; chosen: %g",
-                ", ".join(f"{t:g}: {100 * accuracy:.2f}%" for t, accuracy in dev.items()), chosen)
+    teachers = tuple(member_folders(stage.exp, ensemble.num_members))
+    dev = {}
+    for generation in range(1, config.generations + 1):
+        source = ready_targets(stage, generation, teachers)
+        if generation == 1:
+            first = train_students(stage, [(t, 1) for t in teaching.temperatures], generation, teachers, source)
+            by_temperature = dict(zip(teaching.temperatures, map(best_dev_accuracy, first), strict=True))
+            temperature = max(by_temperature, key=by_temperature.__getitem__)
+        runs = [(temperature, seed) for seed in range(1, config.num_seeds + 1)]
+        teachers = tuple(train_students(stage, runs, generation, teachers, source))
+        dev[generation] = fmean(map(best_dev_accuracy, teachers))
+    chosen = max(dev, key=dev.__getitem__)
+    for what, figures in (("temperature", by_temperature), ("generation", dev)):
+        logger.info("dev frame accuracy by %s: %s", what,
+                    ", ".join(f"{name:g}: {100 * accuracy:.2f}%" for name, accuracy in figures.items()))
     if data_parallel.rank() == 0:
         with atomic_path(stage.out / "chosen.json") as path:
-            path.write_text(json.dumps({"temperature": chosen, "dev_frame_accuracy": {f"{t:g}": dev[t] for t in dev}}))
-    further = [(stage, chosen, seed, made_from) for seed in range(2, config.num_seeds + 1)]
-    for _ in parallel_map(train_student, further, stage.model_jobs, "students"):
-        pass
+            path.write_text(json.dumps({"temperature": temperature, "generation": chosen}))
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ temperatures = [1.0, 2.0]
 num_passes = 2
 [distillation]
 num_seeds = 2
+generations = 2
 [student_training]
 epochs = 3
 batch_size = 64
@@ -130,7 +131,9 @@ def test_the_recipe_scores_every_system_of_the_paper(left_alone):
     assert {system for system, *_ in runs} == mixtures | {"baseline", "ensemble", "student"}
     assert {seed for system, _, split, seed in runs if (system, split) == ("baseline", "test")} == {1, 2, 3}
     students = [row for row in rows if row["system"] == "student"]
-    assert {row["variant"] for row in students if row["split"] == "dev"} == {"temperature 1", "temperature 2"}
+    variants = {row["variant"] for row in students if row["split"] == "dev"}
+    chosen = json.loads((left_alone / "students/chosen.json").read_text())["temperature"]
+    assert variants == {"temperature 1", "temperature 2", f"temperature {chosen:g} generation 2"}
     assert len({row["variant"] for row in students if row["split"] == "test"}) == 1  # only what dev chose sees test
     assert all(0 <= row["wer_low"] <= row["wer"] <= row["wer_high"] for row in rows)
     # Frame accuracy is against the last system's alignment: the states of those before are others.
@@ -241,6 +244,8 @@ def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_resul
                               ("baseline.partial/model.safetensors", "baseline"),
                               ("ensemble.partial/member_03/checkpoint.safetensors", "ensemble"),
                               ("students.partial/*/checkpoint.safetensors", "students"),
+                              ("students.partial/soft_targets_2/pass_0/shard_0.npy", "students"),
+                              ("students.partial/generation_2_*/checkpoint.safetensors", "students"),
                               ("regularization.partial/soft_*/checkpoint.safetensors", "regularization")):
         kill_when(exp, there)
         assert not (exp / unfinished).exists()
