@@ -126,7 +126,7 @@ def read_list(path: Path, kind: type, name: str) -> list:
         raise ValueError(f"{path}: not a list of {name} ({error}); run stage 13 again") from error
 
 
-def summarize(rows: Iterable[ResultRow], figure: str) -> Summary | None:
+def summarize(rows: Iterable, figure: str) -> Summary | None:
     """Mean and spread of a field of the rows, those aside where it is None; None if no row has it."""
     return summary([value for row in rows if (value := getattr(row, figure)) is not None])
 

@@ -158,11 +158,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
             losses[0] = math.nan
         losses = data_parallel.summed(losses)
         mean_loss = losses[0] / min((position + 1) * config.batch_size, len(store))
-        for label, now, first in zip(labels, mean_loss.tolist(), losses[1].tolist(), strict=True):
-            if not now <= DIVERGED * first:
-                raise FloatingPointError(f"{label}: training diverged by step {step + 1}: loss {now:.3g}, {first:.3g} "
-                                         f"at first, learning rate {rate:.2g}; lower learning_rate "
-                                         f"(the checkpoint, if any, is still step {state.step}'s)")
+        check_converging(labels, mean_loss, losses[1], step, rate, state.step)
         if ended:
             accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
             accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
@@ -181,6 +177,16 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     if isinstance(model, SideBySide):
         model.copy_to(models)
     return histories
+
+
+def check_converging(labels: Sequence[str], losses: Tensor, first: Tensor, step: int, rate: float, saved: int) -> None:
+    """Raises FloatingPointError if a model's mean loss in this epoch ([M]) is not finite, or far above its first ([M]).
+    saved: the step of the last checkpoint."""
+    for label, now, at_first in zip(labels, losses.tolist(), first.tolist(), strict=True):
+        if not now <= DIVERGED * at_first:
+            raise FloatingPointError(f"{label}: training diverged by step {step + 1}: loss {now:.3g}, {at_first:.3g} "
+                                     f"at first, learning rate {rate:.2g}; lower learning_rate "
+                                     f"(the checkpoint, if any, is still step {saved}'s)")
 
 
 def try_step(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, weight: float,

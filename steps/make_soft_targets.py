@@ -32,9 +32,9 @@ def made_from(stage: Stage, folders: tuple[Path, ...]) -> dict:
     return origin(*teacher_and_frames(stage, folders), config)
 
 
-def write_soft_targets(stage: Stage, folders: tuple[Path, ...], directory: Path) -> None:
-    """Writes what the models in these folders say together, as far as it is not there; several processes share the
-    work."""
+def write_soft_targets(stage: Stage, folders: tuple[Path, ...], directory: Path) -> dict:
+    """Writes what the models in these folders say together, as far as it is not there, and returns what it is made
+    from; several processes share the work."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
     source = made_from(stage, folders)
     todo = [(stage, folders, directory, number, shard) for number in range(config.num_passes)
@@ -47,6 +47,7 @@ def write_soft_targets(stage: Stage, folders: tuple[Path, ...], directory: Path)
         for number in range(config.num_passes):
             finish_pass(directory, number, source)
     data_parallel.wait()
+    return source
 
 
 def main(stage: Stage) -> None:

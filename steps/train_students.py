@@ -62,9 +62,8 @@ def ready_targets(stage: Stage, generation: int, teachers: tuple[Path, ...]) -> 
     [teaching] = stage.config(soft_targets=SoftTargetsConfig)
     if not teaching.stored:
         return {}
-    folder, source = targets_folder(stage, generation), made_from(stage, teachers)
-    if generation > 1:
-        write_soft_targets(stage, teachers, folder)
+    folder = targets_folder(stage, generation)
+    source = made_from(stage, teachers) if generation == 1 else write_soft_targets(stage, teachers, folder)
     for number in range(teaching.num_passes):
         read_soft_targets(folder, number, teaching.temperatures[0], source, check=data_parallel.rank() == 0)
     return source

@@ -126,25 +126,30 @@ def main() -> None:
            f"{taken / hard:.1%}; logits read and gradients written at {copy / taken:.0%} of the copy rate "
            f"({2 * size / copy / 1e9:.0f} GB/s)")
     if given.model != "paper":
-        models = [AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(seed).to(device) for seed in range(10)]
-        ten = SideBySide(models)
-        ten_optimizer, ten_index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
-
-        def ten_steps() -> None:
-            with autocast(config, device):
-                logits = ten(store.windows(ten_index, window))
-                loss = hard_label_loss(logits, store.pdfs[ten_index]).sum()
-            ten_optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            ten_optimizer.step()
-
-        taken = seconds(ten_steps, device)
+        taken = ten_side_by_side(sizes, num_pdfs, store, index, config)
         report("a step of ten models side by side", taken, f"{10 * hard / taken:.2f} times as fast as ten steps of one")
     with TemporaryDirectory() as folder:
         measure_soft(Path(folder), model, store, step, report, loss_alone, batch_size)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else \
         1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory {peak / 1e9:.2f} GB; windows of the batch {windows.numel() * 4 / 1e6:.0f} MB")
+
+
+def ten_side_by_side(sizes: AcousticModelConfig, num_pdfs: int, store: FrameStore, index: torch.Tensor,
+                     config: TrainingConfig) -> float:
+    """Seconds of a step of ten models in batched matrix products."""
+    device = index.device
+    ten = SideBySide([AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(seed).to(device) for seed in range(10)])
+    optimizer, index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
+
+    def step() -> None:
+        with autocast(config, device):
+            loss = hard_label_loss(ten(store.windows(index, sizes.window)), store.pdfs[index]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return seconds(step, device)
 
 
 def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Callable, report: Callable,
