@@ -41,19 +41,22 @@ class Utterance:
     end: float | None = None  # seconds into `audio`
 
 
-def read_data_dir(directory: Path) -> list[Utterance]:
+def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
     """The utterances of a data directory, sorted by id as bytes, after every check of its files.
 
+    transcribed: false: there need be no `text`, and it is not looked at; the utterances have no words.
     Raises FileNotFoundError if there is no such directory, and one ValueError with a line
     `file:line: problem; remedy` for each of the first 10 problems of its files.
     """
     directory = Path(directory)
+    remedy = "run stage 0 again" if transcribed else "make it"
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: no such data directory; run stage 0 first")
+        raise FileNotFoundError(f"{directory}: no such data directory; {remedy}")
     problems: list[str] = []
     optional = [name for name in ("segments", "utt2dur") if (directory / name).exists()]
-    tables = {name: _read_table(directory / name, problems)
-              for name in ("wav.scp", "text", "utt2spk", "spk2utt", *optional)}
+    listed_in = "text" if transcribed else "utt2spk"  # all other files are held against this one
+    tables = {name: _read_table(directory / name, problems, remedy)
+              for name in ("wav.scp", *["text"] * transcribed, "utt2spk", "spk2utt", *optional)}
     audio = _check_audio(directory, tables["wav.scp"], problems)
     times = {}
     if "segments" in tables:
@@ -62,17 +65,18 @@ def read_data_dir(directory: Path) -> list[Utterance]:
     for utterance, (line, value) in tables.get("utt2dur", {}).items():
         if value and not 0 < _seconds(value) < math.inf:
             problems.append(f"{directory}/utt2dur:{line}: the duration of {utterance} is {value!r}, which is not "
-                            "a positive number of seconds; run stage 0 again")
-    _check_same_utterances(directory, tables, problems)
+                            f"a positive number of seconds; {remedy}")
+    _check_same_utterances(directory, tables, listed_in, problems, remedy)
     if problems:
         more = len(problems) - MAX_PROBLEMS
         raise ValueError("\n".join(problems[:MAX_PROBLEMS] + [f"... and {more} more problems"] * (more > 0)))
 
     utterances = []
-    for utterance, (_, words) in tables["text"].items():
+    for utterance, (_, words) in tables[listed_in].items():
         recording, start, end = times.get(utterance, (utterance, None, None))
         speaker = tables["utt2spk"][utterance][1]
-        utterances.append(Utterance(utterance, speaker, audio[recording], tuple(words.split()), start, end))
+        utterances.append(Utterance(utterance, speaker, audio[recording],
+                                    tuple(words.split()) if transcribed else (), start, end))
     return utterances
 
 
@@ -144,15 +148,15 @@ def check_unusable(split: str, unusable: Mapping[str, str], total: int, config: 
                          f"{config.max_unusable:g} allows; mend them, or raise it")
 
 
-def _read_table(path: Path, problems: list[str]) -> Table:
+def _read_table(path: Path, problems: list[str], remedy: str) -> Table:
     """The lines of one file by key; what is wrong with them is added to `problems`."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
-        problems.append(f"{path}: no such file; run stage 0 again")
+        problems.append(f"{path}: no such file; {remedy}")
         return {}
     if not lines:
-        problems.append(f"{path}: the file is empty; run stage 0 again")
+        problems.append(f"{path}: the file is empty; {remedy}")
     table: Table = {}
     previous = ""
     for number, line in enumerate(lines, start=1):
@@ -225,14 +229,15 @@ def _check_speakers(directory: Path, utt2spk: Table, spk2utt: Table, problems: l
                                 "utt2spk; make spk2utt from utt2spk again")
 
 
-def _check_same_utterances(directory: Path, tables: dict[str, Table], problems: list[str]) -> None:
+def _check_same_utterances(directory: Path, tables: dict[str, Table], listed_in: str, problems: list[str],
+                           remedy: str) -> None:
     """Every utterance must stand in each of the files that is there."""
     audio = "segments" if "segments" in tables else "wav.scp"
     for name in (audio, "utt2spk", "utt2dur"):
-        for one, other in (("text", name), (name, "text")):
+        for one, other in ((listed_in, name), (name, listed_in)):
             if tables.get(one) and tables.get(other):  # if not, the file as a whole has been reported
                 problems += [f"{directory}/{one}:{line}: utterance {utterance} has no {CONTENT[other]} in {other}; "
-                             "run stage 0 again or remove the line"
+                             f"{remedy} or remove the line"
                              for utterance, (line, _) in tables[one].items() if utterance not in tables[other]]
 
 

@@ -120,16 +120,17 @@ def normalise(frames: np.ndarray, statistics: np.ndarray) -> np.ndarray:
     return (frames - mean.astype(np.float32)) / deviation.astype(np.float32)
 
 
-def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: int) -> dict[str, str]:
+def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: int,
+                      transcribed: bool = True) -> dict[str, str]:
     """Computes the feature folder `out_dir` of a data directory in `jobs` processes.
 
     Returns the utterances that are shorter than a window, each with the reason, as in `unusable.txt`; the caller
-    decides how many are too many. The result does not depend on `jobs`. A run that was interrupted goes on at the
-    first chunk that is not whole. Raises what reading the data directory and its audio does, and ValueError if no
-    utterance has a frame.
+    decides how many are too many. transcribed: as in read_data_dir. The result does not depend on `jobs`. A run that
+    was interrupted goes on at the first chunk that is not whole. Raises what reading the data directory and its audio
+    does, and ValueError if no utterance has a frame.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
-    utterances = read_data_dir(data_dir)
+    utterances = read_data_dir(data_dir, transcribed)
     pieces = [utterances[first:first + CHUNK_SIZE] for first in range(0, len(utterances), CHUNK_SIZE)]
     # The name tells what is in a chunk, so that one of other settings or other audio is never taken for it.
     names = [f"{number:05d}-{_fingerprint(piece, config)}" for number, piece in enumerate(pieces)]

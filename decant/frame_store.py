@@ -6,6 +6,7 @@ A folder with `frames.npy` (float16 [N, F]), `offsets.npy` (int64 [U + 1], where
 The letters: N frames of the split, U utterances, B batch, W frames of a window, F features of a frame.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,10 @@ import torch
 from torch import Tensor
 
 from decant.files import atomic_path
+
+MOST = 0.7  # share of a GPU's free memory that a store may fill: the rest is for a training
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,17 @@ class FrameStore:
     def __len__(self) -> int:
         return len(self.frames)
 
+    @property
+    def device(self) -> torch.device:
+        return self.frames.device
+
     def windows(self, index: Tensor, window: range) -> Tensor:
-        """The frames around each of `index` (int64 [..., B]), `window` counted from it: float32 [..., B, W, F].
+        """The frames around each of `index` (int64 [..., B]), `window` counted from it: float32 [..., B, W, F], on the
+        store's device, wherever the index is.
 
         Beyond an utterance's ends its first and last frames are repeated.
         """
+        index = index.to(self.device)
         utterance = torch.searchsorted(self.offsets, index, right=True)
         first, last = self.offsets[utterance - 1].unsqueeze(-1), self.offsets[utterance].unsqueeze(-1) - 1
         around = torch.arange(window.start, window.stop, window.step, device=index.device)
@@ -65,7 +76,18 @@ class FrameStore:
                           tuple(self.utterances[u] for u in utterances))
 
     def to(self, device: torch.device) -> "FrameStore":
+        """The store on a device, or where it is, on disk even, if it would fill more than `MOST` of a GPU's memory."""
+        if device.type == "cuda" and (size := self.frames.nbytes + self.pdfs.nbytes) > MOST * free_memory(device):
+            logger.info("%d frames, %.1f GB, stay on the host: %s has %.1f GB free", len(self), size / 1e9, device,
+                        free_memory(device) / 1e9)
+            return self
         return replace(self, frames=self.frames.to(device), offsets=self.offsets.to(device), pdfs=self.pdfs.to(device))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that a new tensor may take: the driver's, and those that torch holds but does not use."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore:
@@ -82,6 +104,14 @@ def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore
         raise ValueError("no utterances to store; look at unusable.txt")
     offsets = torch.tensor([0] + [len(x) for x in frames]).cumsum(dim=0)
     return FrameStore(torch.cat(frames), offsets, torch.cat(pdfs), tuple(names))
+
+
+def concatenate(stores: Sequence[FrameStore]) -> FrameStore:
+    """One store of all utterances, in the stores' order."""
+    names = tuple(name for store in stores for name in store.utterances)
+    ends = torch.cat([store.offsets[1:] - store.offsets[:-1] for store in stores]).cumsum(dim=0)
+    return FrameStore(torch.cat([store.frames for store in stores]), torch.cat([ends.new_zeros(1), ends]),
+                      torch.cat([store.pdfs for store in stores]), names)
 
 
 def write_frame_store(directory: Path, store: FrameStore) -> None:

@@ -41,6 +41,7 @@ class SoftTargetsConfig:
     num_states: int = 20  # states of a frame that keep a probability of their own; the others share one
     stored: bool = True  # false: no store, the teacher answers while students train; if there are passes, one an epoch
     shard_frames: int = 10_000_000  # frames of a file; an interrupted stage goes on at the next one
+    unlabelled: str = ""  # a Kaldi data directory, without text, of further audio that the ensemble labels for students
 
     def __post_init__(self) -> None:
         if not self.temperatures or min(self.temperatures) <= 0:
@@ -111,9 +112,9 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes, mixed = members[0].config, mixture(len(store), number, store.frames.device)
+    sizes, mixed = members[0].config, mixture(len(store), number, store.device)
     index = torch.arange(shard * config.shard_frames, min((shard + 1) * config.shard_frames, len(store)),
-                         device=store.frames.device)
+                         device=store.device)
     kind = record_type(min(config.num_states, members[0].num_pdfs), len(config.temperatures))
     parts = index.split(batch_size)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -179,8 +180,7 @@ class LiveTargets:
 
     def batch(self, index: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Those of `windows` [B, W, F], as SoftTargets.batch gives them; the index is not looked at."""
-        with torch.autocast(windows.device.type, enabled=False):  # in float32, as a store is written
-            logits = ensemble_logits(self.members, windows, self.config.teacher)
+        logits = ensemble_logits(self.members, windows, self.config.teacher)
         states, best, tails = top_states(logits, self.config.num_states, [self.temperature])
         return states, softened(best, tails[:, 0], self.temperature)
 

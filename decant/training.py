@@ -9,8 +9,11 @@ The letters: B batch, N frames, S pdf-ids.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, pairwise, tee
 from pathlib import Path
 
 import torch
@@ -58,8 +61,19 @@ class RealignmentConfig(TrainingConfig):
 
 DIVERGED = 2.0  # the first loss is that of a guess: no training that goes anywhere stays so far above it
 
-BatchLoss = Callable[[Callable[[Tensor], Tensor], Tensor, int], Tensor]
-"""(model, frame indices int64 [B], epoch) -> their mean loss, a scalar. Of M models side by side: [M, B], and [M]."""
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises.
+
+    read: (frame indices int64 [B], epoch) -> a minibatch: what the loss needs of these frames, on any device. Where a
+    GPU trains, this runs a step ahead in a thread of its own.
+    loss: (model, *minibatch) -> their mean loss, a scalar.
+    Of M models side by side the indices are [M, B], the losses [M].
+    """
+
+    read: Callable[[Tensor, int], tuple[Tensor, ...]]
+    loss: Callable[..., Tensor]
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -89,7 +103,7 @@ def frame_order(num_frames: int, seed: int, epoch: int) -> Tensor:
 @torch.inference_mode()
 def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size: int = 4096) -> Tensor:
     """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
-    index, found = torch.arange(len(store), device=store.frames.device), []
+    index, found = torch.arange(len(store), device=store.device), []
     for part in index.split(batch_size):
         windows = store.windows(part, model.config.window)
         if isinstance(model, SideBySide):
@@ -100,24 +114,55 @@ def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size
 
 def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
     """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...]."""
-    return (predicted == store.pdfs).double().mean(dim=-1)
+    return (predicted.to(store.device) == store.pdfs).double().mean(dim=-1)
+
+
+def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
+                start: int) -> Iterator[tuple[int, Tensor, float]]:
+    """For each step from `start` on: its epoch; the indices of the frames that this process reads, int64 [B], of M
+    seeds [M, B]; what their mean loss counts (data_parallel.own_share)."""
+    steps_an_epoch = math.ceil(num_frames / config.batch_size)
+    for epoch in range(start // steps_an_epoch, config.epochs):
+        orders = [frame_order(num_frames, seed, epoch) for seed in seeds]
+        for position in range(max(0, start - epoch * steps_an_epoch), steps_an_epoch):
+            part = slice(position * config.batch_size, (position + 1) * config.batch_size)
+            index = torch.stack([order[part] for order in orders])
+            yield epoch, *data_parallel.own_share(index if len(seeds) > 1 else index[0])
+
+
+def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index: Tensor,
+            epoch: int) -> tuple[Tensor, ...]:
+    """A minibatch on the device that trains; by way of pinned memory, from which a GPU copies while it computes."""
+    return tuple(x.to(device) if device.type == "cpu" or x.is_cuda else x.pin_memory().to(device, non_blocking=True)
+                 for x in read(index, epoch))
+
+
+def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]],
+               in_thread: bool) -> Iterator[Callable[[], tuple]]:
+    """For each of the (indices, epoch) what gives read(indices, epoch); in a thread, while the one before is in use."""
+    if not in_thread:
+        yield from (partial(read, *index) for index in indices)
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for now, _ in pairwise(chain((thread.submit(read, *index) for index in indices), [None])):
+            yield now.result
 
 
 History = list[dict[str, float]]
 """A record of every epoch: epoch, loss, dev_frame_accuracy, seconds."""
 
 
-def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, batch_loss: BatchLoss,
+def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, objective: Objective,
           config: TrainingConfig, seeds: Sequence[int], directory: Path, labels: Sequence[str]) -> list[History]:
     """Trains models in place, each from its seed; leaves each with the weights of its epoch that was best on dev.
 
-    models: one, or several of one architecture side by side, which see their frames in orders of their own. store, dev:
-    on the models' device. directory: holds the checkpoint; an interrupted training goes on from there, to the same
-    weights bit for bit on a CPU. Raises FloatingPointError, naming step and learning rate, if a weight is no longer
-    finite or an epoch's mean loss is above `DIVERGED` times the first minibatch's, ValueError, naming the minibatch
-    that fits, if one does not; the last checkpoint from before stays.
+    models: one, or several of one architecture side by side, which see their frames in orders of their own. directory:
+    holds the checkpoint; an interrupted training goes on from there, to the same weights bit for bit on a CPU. Raises
+    FloatingPointError, naming step and learning rate, if a weight is no longer finite or an epoch's mean loss is above
+    `DIVERGED` times the first minibatch's, ValueError, naming the minibatch that fits, if one does not; the last
+    checkpoint from before stays.
     """
-    device, count = store.frames.device, data_parallel.num_processes()
+    device, count = models[0].log_priors.device, data_parallel.num_processes()
     if len(models) > 1 and config.shard_weights and count > 1:
         raise ValueError("models side by side do not divide their weights; set ensemble.side_by_side to 1, or "
                          "shard_weights to false")
@@ -133,37 +178,39 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, b
     losses *= data_parallel.rank() == 0
     histories, best = state.histories or [[] for _ in models], state.best
     started = time.monotonic() - state.epoch_seconds
-    for step in progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step):
-        epoch, position = divmod(step, steps_an_epoch)
-        if position == 0 or step == state.step:
-            orders = [frame_order(len(store), seed, epoch) for seed in seeds]
-        part_of_epoch = slice(position * config.batch_size, (position + 1) * config.batch_size)
-        index = torch.stack([order[part_of_epoch] for order in orders]).to(device)
-        own, weight = data_parallel.own_share(index if len(models) > 1 else index[0])
+    objective = replace(objective, read=partial(read_to, device, objective.read))
+    plan, same_plan = tee(minibatches(len(store), config, seeds, state.step))
+    reads = read_ahead(objective.read, ((index, epoch) for epoch, index, _ in same_plan), device.type == "cuda")
+    steps = progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step)
+    for step, (epoch, index, weight), read in zip(steps, plan, reads, strict=True):
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = try_step(batch_loss, spread, own, epoch, weight, optimizer, autocast(config, device))
+        precision = autocast(config, device)
+        loss = try_step(objective, spread, read, weight, optimizer, precision)
         if loss is None:
+            reads.close()  # what was read ahead takes room
             raise ValueError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
-                             + what_fits(batch_loss, model, own, epoch, optimizer, autocast(config, device)))
+                             + what_fits(objective, model, index, epoch, optimizer, precision))
+        before = config.batch_size * (step % steps_an_epoch)  # frames of this epoch
+        seen = min(before + config.batch_size, len(store))
         part = loss.detach().double() / count
-        losses[0] += part * index.shape[1]
+        losses[0] += part * (seen - before)
         if step == 0:
             losses[1] = part
-        ended = position + 1 == steps_an_epoch
+        ended = seen == len(store)
         if not ended and (step + 1) % config.checkpoint_steps:
             continue
         if not data_parallel.all_finite(model.parameters()):
             losses[0] = math.nan
         losses = data_parallel.summed(losses)
-        mean_loss = losses[0] / min((position + 1) * config.batch_size, len(store))
+        mean_loss = losses[0] / seen
         check_converging(labels, mean_loss, losses[1], step, rate, state.step)
         if ended:
             accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
             accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
-            before = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
-            best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(before))
+            highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
+            best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
             for history, label, *figures in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
                 history.append({"epoch": epoch + 1, "loss": figures[0], "dev_frame_accuracy": figures[1],
                                 "seconds": (time.monotonic() - started) / len(models)})
@@ -189,13 +236,14 @@ def check_converging(labels: Sequence[str], losses: Tensor, first: Tensor, step:
                                      f"(the checkpoint, if any, is still step {saved}'s)")
 
 
-def try_step(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, weight: float,
+def try_step(objective: Objective, model: nn.Module, read: Callable[[], tuple[Tensor, ...]], weight: float,
              optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Tensor | None:
     """Goes a step down the gradient of a minibatch's loss times `weight`, and returns that; None if memory lacked."""
     optimizer.zero_grad(set_to_none=True)
     try:
+        minibatch = read()
         with precision:
-            loss = batch_loss(model, index, epoch) * weight
+            loss = objective.loss(model, *minibatch) * weight
         loss.sum().backward()
         optimizer.step()
     except RuntimeError as error:
@@ -205,13 +253,14 @@ def try_step(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int,
     return loss
 
 
-def what_fits(batch_loss: BatchLoss, model: nn.Module, index: Tensor, epoch: int, optimizer: torch.optim.Optimizer,
+def what_fits(objective: Objective, model: nn.Module, index: Tensor, epoch: int, optimizer: torch.optim.Optimizer,
               precision: torch.autocast) -> str:
     """What to do about a minibatch that did not fit, by trying its halves. The model is not to be used afterwards."""
     if data_parallel.num_processes() > 1:  # they would have to try together
         return "set a smaller batch_size in its table of the config, or shard_weights if it does not divide them yet"
     size = index.shape[-1] // 2
-    while size and try_step(batch_loss, model, index[..., :size], epoch, 1.0, optimizer, precision) is None:
+    while size and try_step(objective, model, partial(objective.read, index[..., :size], epoch), 1.0, optimizer,
+                            precision) is None:
         size //= 2
     return f"{size} do: set batch_size in its table of the config" if size else "nor does one: make the model smaller"
 

@@ -15,17 +15,17 @@ from decant.frame_store import FrameStore, read_frame_store
 from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
 from decant.mixing import Mixture
 from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargets
-from decant.training import BatchLoss, TrainingConfig, train
+from decant.training import Objective, TrainingConfig, train
 from steps.common import Stage, logger
 
 Lesson = tuple[Mixture, SoftTargets | LiveTargets]
 SEEDS_APART = 1_000_000  # so that no two draws of the experiment share a member
 
 
-def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, store: FrameStore, batch_loss: BatchLoss,
+def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, store: FrameStore, objective: Objective,
                  config: TrainingConfig, seeds: Sequence[int], folders: Sequence[Path]) -> None:
-    """Trains a model of each seed on a store of that alignment, several of them side by side, and writes each to its
-    folder, unless they are there."""
+    """Trains a model of each seed on a store, several of them side by side, and writes each to its folder, unless they
+    are there. alignment: where dev is, and the labels whose frequencies are the priors."""
     labels = [folder.name.removesuffix(".partial") for folder in folders]
     if all((folder / "model.safetensors").exists() for folder in folders):
         logger.info("%s: done before, kept", ", ".join(labels))
@@ -36,9 +36,10 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     dev = read_frame_store(alignment / "dev").to(stage.device)
     states = json.loads((alignment / "states.json").read_text())
     models = [AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device) for seed in seeds]
-    histories = train(models, store, dev, batch_loss, config, seeds, folders[0], labels)
+    histories = train(models, store, dev, objective, config, seeds, folders[0], labels)
+    priors = log_priors(read_frame_store(alignment / "train").pdfs, models[0].num_pdfs)
     for model, history, folder in zip(models, histories, folders, strict=True):
-        model.log_priors.copy_(log_priors(store.pdfs, model.num_pdfs))
+        model.log_priors.copy_(priors)
         folder.mkdir(parents=True, exist_ok=True)
         if data_parallel.rank() == 0:
             with atomic_path(folder / "history.json") as path:
@@ -48,34 +49,41 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     data_parallel.wait()
 
 
-def hard_labels(store: FrameStore, sizes: AcousticModelConfig) -> BatchLoss:
-    """The loss of a model that learns the labels of a store."""
-    def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
-        return hard_label_loss(model(store.windows(index, sizes.window)), store.pdfs[index])
+def hard_labels(store: FrameStore, sizes: AcousticModelConfig) -> Objective:
+    """A model learns the labels of a store."""
+    def read(index: Tensor, epoch: int) -> tuple[Tensor, ...]:
+        return store.windows(index, sizes.window), store.pdfs[index]
 
-    return batch_loss
+    def loss(model: Callable[[Tensor], Tensor], windows: Tensor, pdfs: Tensor) -> Tensor:
+        return hard_label_loss(model(windows), pdfs)
+
+    return Objective(read, loss)
 
 
 def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[[int], Lesson], temperature: float,
-                config: DistillationConfig) -> BatchLoss:
-    """The loss of a student; lesson: an epoch's mixtures of the store's frames, and the targets on them."""
+                config: DistillationConfig) -> Objective:
+    """A student learns soft targets; lesson: an epoch's mixtures of the store's frames, and the targets on them."""
     lessons: dict[int, Lesson] = {}
 
-    def batch_loss(model: Callable[[Tensor], Tensor], index: Tensor, epoch: int) -> Tensor:
+    def read(index: Tensor, epoch: int) -> tuple[Tensor, ...]:
         if epoch not in lessons:
             lessons.clear()  # there is room for one
             lessons[epoch] = lesson(epoch)
         mixed, targets = lessons[epoch]
         windows = mixed.windows(store, index, sizes.window)
+        return (windows, *targets.batch(index, windows), store.pdfs[index], store.pdfs[mixed.partner[index]],
+                mixed.share[index])
+
+    def loss(model: Callable[[Tensor], Tensor], windows: Tensor, states: Tensor, probabilities: Tensor, labels: Tensor,
+             partners: Tensor, share: Tensor) -> Tensor:
         logits = model(windows)
         hard_loss = logits.new_zeros(())
         if config.hard_label_weight:
-            labels, partners = store.pdfs[index], store.pdfs[mixed.partner[index]]
-            hard_loss = mixed_label_loss(logits, labels, partners, mixed.share[index])
-        return distillation_loss(logits, *targets.batch(index, windows), hard_loss, temperature,
-                                 config.soft_target_weight, config.hard_label_weight)
+            hard_loss = mixed_label_loss(logits, labels, partners, share)
+        return distillation_loss(logits, states, probabilities, hard_loss, temperature, config.soft_target_weight,
+                                 config.hard_label_weight)
 
-    return batch_loss
+    return Objective(read, loss)
 
 
 def train_members(stage: Stage, numbers: Sequence[int], folders: Sequence[Path]) -> None:

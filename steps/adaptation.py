@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 from torch import Tensor
 
 from decant.alignment import align
@@ -14,25 +15,46 @@ from decant.fmllr import affine, compose, identity
 from decant.gmm import QuadraticForm, fmllr_transforms, load_gmm
 from decant.hmm import read_transitions, state_graph
 from decant.lexicon import Lexicon
-from steps.common import Stage
+from steps.common import Stage, hmm_folders
 from steps.features import mixture_features
 from steps.search import decode_grid
 
+FRAMES_AT_A_TIME = 200_000  # of so many at least, whole speakers, the log-likelihoods are on disk at a time
 
-def unsupervised_transforms(stage: Stage, lexicon: Lexicon, before: Path, adapted: Path,
-                            split: str) -> dict[str, Tensor]:
-    """Each speaker's transform [D, D + 1] for the mixtures `adapted`: the system `before`, which sees the same features
-    unadapted, recognises and aligns; its phones in context name the first states of `adapted`, whose own alignments of
+
+def unsupervised_transforms(stage: Stage, lexicon: Lexicon, fbank: Path) -> dict[str, np.ndarray]:
+    """The transform float32 [D, D + 1] of each speaker of a folder of filterbanks, for the last system of mixtures."""
+    features = dict(mixture_features(hmm_folders(stage.exp)[-2], fbank))
+    speaker_of = read_speakers(fbank)
+    by_speaker: dict[str, dict[str, Tensor]] = {}
+    for utterance, x in features.items():
+        by_speaker.setdefault(speaker_of[utterance], {})[utterance] = x
+    groups: list[dict[str, Tensor]] = []
+    room = 0
+    for utterances in by_speaker.values():
+        if room <= 0:
+            groups.append({})
+            room = FRAMES_AT_A_TIME
+        groups[-1] |= utterances
+        room -= sum(map(len, utterances.values()))
+    found = {}
+    for group in groups:
+        found |= transforms_of(stage, lexicon, group, speaker_of)
+    return {speaker: transform.numpy() for speaker, transform in found.items()}
+
+
+def transforms_of(stage: Stage, lexicon: Lexicon, features: Mapping[str, Tensor],
+                  speaker_of: Mapping[str, str]) -> dict[str, Tensor]:
+    """Of the speakers of these features, float32 [T, D] by utterance: the system before the last, which sees them
+    unadapted, recognises and aligns; its phones in context name the first states of the last, whose own alignments of
     the same words follow (as Kaldi's decode_fmllr.sh, without its second search)."""
     [config] = stage.config(adaptation=AdaptationConfig)
-    features = dict(mixture_features(stage.exp, before, split))
+    *_, before, adapted = hmm_folders(stage.exp)
     (first_gmm, _), (gmm, _) = load_gmm(before), load_gmm(adapted)
     first, form = QuadraticForm(first_gmm), QuadraticForm(gmm)
     words = recognised(stage, config, first, stage.exp / "graph" / before.name, features)
     spoken = [utterance for utterance in features if words[utterance]]
-    speaker_of = read_speakers(stage.exp / "fbank" / split)
-    transforms = {speaker: identity(features[utterance].shape[1]) for utterance, speaker in speaker_of.items()
-                  if utterance in features}
+    transforms = {speaker_of[utterance]: identity(x.shape[1]) for utterance, x in features.items()}
 
     transitions = read_transitions(before, lexicon.phones)
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in spoken]

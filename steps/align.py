@@ -51,10 +51,13 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
         out = stage.out / split
         out.mkdir(exist_ok=True)
         if seen.adapted:
-            adapt_speakers(stage, lexicon, split)
+            # Of train, those that it was trained with; of the others, what their audio alone gives.
+            transforms = (dict(read_matrices(model / "fmllr.scp")) if split == "train" else
+                          unsupervised_transforms(stage, lexicon, stage.exp / "fbank" / split))
+            write_matrices(out / "fmllr", sorted(transforms.items()))
         utterances = read_data_dir(stage.exp / "data" / split)
         words = {utterance.id: utterance.words for utterance in utterances}
-        features = dict(mixture_features(stage.exp, model, split, stage.out))
+        features = dict(mixture_features(model, stage.exp / "fbank" / split, out))
         unusable = read_unusable(stage.exp / "fbank" / split)
         unlabelled = {}
         for utterance in list(features):  # stage 1 has refused such words in train
@@ -74,7 +77,8 @@ def label_with_mixtures(stage: Stage, lexicon: Lexicon, transitions: TransitionM
         write_int_vectors(out / "ali", labels.items())
         write_frame_store(out, pack(
             (utterance, x, labels[utterance])
-            for utterance, x in network_features(stage.exp, frames.features, split, stage.out) if utterance in labels))
+            for utterance, x in network_features(stage.exp, frames.features, stage.exp / "fbank" / split, out)
+            if utterance in labels))
 
 
 def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionModel, config: RealignmentConfig,
@@ -103,17 +107,6 @@ def scaled_likelihoods(model: AcousticModel, store: FrameStore, index: Tensor, p
     scores = torch.cat([ensemble_logits([model], store.windows(part, model.config.window))
                         for part in index.to(store.pdfs.device).split(4096)])
     return (scores - model.log_priors).cpu()[:, pdfs]
-
-
-def adapt_speakers(stage: Stage, lexicon: Lexicon, split: str) -> None:
-    """Writes SPLIT/fmllr.{ark,scp}, a transform for every speaker, as Kaldi's trans.* hold them."""
-    *_, before, adapted = hmm_folders(stage.exp)
-    if split == "train":
-        transforms = dict(read_matrices(adapted / "fmllr.scp"))
-    else:
-        found = unsupervised_transforms(stage, lexicon, before, adapted, split)
-        transforms = {speaker: transform.numpy() for speaker, transform in found.items()}
-    write_matrices(stage.out / split / "fmllr", sorted(transforms.items()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from decant.acoustic_model import AcousticModelConfig
 from decant.beam_search import AdaptationConfig, SearchConfig
 from decant.config import config_parser, read_tables, write_tables
-from decant.data_dir import UtterancesConfig
+from decant.data_dir import UtterancesConfig, read_data_dir
 from decant.ensemble import EnsembleConfig
 from decant.fbank import FbankConfig
 from decant.frame_store import FramesConfig
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--processes", type=int, default=1, help="that train a model together")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
-    parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns (6) and decodes (13)")
+    parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns and decodes (6, 9, 13)")
     parser.exit_on_error = True
     options = parser.parse_args(arguments)
     if not 0 <= (options.stage or 0) <= 14 or min(options.jobs, options.processes) < 1:
@@ -79,10 +79,13 @@ def main() -> None:
         raise ValueError(f"{conf}: frames.features is fmllr, which needs triphone.speaker_adaptation = true")
 
     config = {name: asdict(table) for name, table in configured.items()}
-    if questions := configured["state_tying"].questions:  # stage 4 reads the path; what stands there is what counts
-        configured["state_tying"] = replace(configured["state_tying"], questions=str(here / questions))
-        digest = hashlib.sha256((here / questions).read_bytes()).hexdigest()
-        config["state_tying"]["questions"] = f"{here / questions} (SHA-256 {digest})"
+    # Stages read these paths; what stands there is what counts.
+    for table, field, content in (("state_tying", "questions", Path.read_bytes),
+                                  ("soft_targets", "unlabelled", audio_of)):
+        if given := getattr(configured[table], field):
+            configured[table] = replace(configured[table], **{field: str(here / given)})
+            digest = hashlib.sha256(content(here / given)).hexdigest()
+            config[table][field] = f"{here / given} (SHA-256 {digest})"
 
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
@@ -94,6 +97,14 @@ def main() -> None:
         run["lock"] = take_lock(exp / ".lock")
         write_tables(exp / "config.toml", configured)
     os.execvpe("bash", ["bash", script], os.environ | {"DECANT_RUN": json.dumps(run)})
+
+
+def audio_of(directory: Path) -> bytes:
+    """Which audio is whose in a data directory without transcripts; ValueError, before any work, if it is faulty."""
+    try:
+        return repr(read_data_dir(directory, transcribed=False)).encode()
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"soft_targets.unlabelled: {error}") from error
 
 
 def take_lock(path: Path) -> int:

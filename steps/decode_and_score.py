@@ -96,7 +96,7 @@ def gmm_posteriors(stage: Stage, folder: Path, split: str) -> Iterator[tuple[str
     form, priors = QuadraticForm(gmm), torch.zeros(len(gmm.log_weights))
     if folder == hmm_folders(stage.exp)[-1]:
         priors = log_priors(read_frame_store(stage.exp / "alignment" / "train").pdfs, len(priors))
-    for utterance, features in mixture_features(stage.exp, folder, split):
+    for utterance, features in mixture_features(folder, stage.exp / "fbank" / split, stage.exp / "alignment" / split):
         yield utterance, form.log_likelihoods(features) + priors, priors
 
 
@@ -111,7 +111,8 @@ def network_posteriors(stage: Stage, folders: Sequence[Path], graph_dir: Path,
         check_same_features(features, read_fbank_config(features_dir), f"{features_dir}, for the model in {folder}")
         members.append(model.to(stage.device))
     check_same_tree(graph_dir, members[0].tree, folders[0])
-    frames = network_features(stage.exp, members[0].features, split)
+    frames = network_features(stage.exp, members[0].features, stage.exp / "fbank" / split,
+                              stage.exp / "alignment" / split)
     store = pack((utterance, x, np.full(len(x), -1)) for utterance, x in frames).to(stage.device)
     window = members[0].config.window
     for utterance, rows in store.utterance_slices():

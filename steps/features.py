@@ -14,24 +14,20 @@ from decant.gmm import load_gmm
 from steps.common import hmm_folders
 
 
-def mixture_features(exp: Path, system: Path, split: str,
-                     alignment: Path | None = None) -> Iterator[tuple[str, Tensor]]:
-    """(utterance, float32 [T, D]) for a system of Gaussian mixtures, adapted to the speaker if it is.
+def mixture_features(system: Path, fbank: Path, fmllr: Path | None = None) -> Iterator[tuple[str, Tensor]]:
+    """(utterance, float32 [T, D]) of a folder of filterbanks for a system of Gaussian mixtures.
 
-    alignment: stage 6's folder, while it does not have its name yet.
+    fmllr: the folder whose `fmllr.scp` has the speakers' transforms; read if the system is adapted.
     """
     _, seen = load_gmm(system)
     speakers = None
     if seen.adapted:
-        transforms = read_matrices((alignment or exp / "alignment") / split / "fmllr.scp")
-        speakers = {speaker: torch.from_numpy(transform) for speaker, transform in transforms}
-    return gmm_features(exp / "fbank" / split, seen, speakers)
+        speakers = {speaker: torch.from_numpy(transform) for speaker, transform in read_matrices(fmllr / "fmllr.scp")}
+    return gmm_features(fbank, seen, speakers)
 
 
-def network_features(exp: Path, kind: str, split: str,
-                     alignment: Path | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance, float32 [T, F]) for the networks; kind is FramesConfig.features."""
+def network_features(exp: Path, kind: str, fbank: Path, fmllr: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """(utterance, float32 [T, F]) of a folder of filterbanks for the networks; kind: FramesConfig.features."""
     if kind == "fbank":
-        return load_features(exp / "fbank" / split)
-    adapted = mixture_features(exp, hmm_folders(exp)[-1], split, alignment)
-    return ((utterance, x.numpy()) for utterance, x in adapted)
+        return load_features(fbank)
+    return ((utterance, x.numpy()) for utterance, x in mixture_features(hmm_folders(exp)[-1], fbank, fmllr))

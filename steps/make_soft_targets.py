@@ -1,8 +1,10 @@
-"""Stage 9: the ensemble's soft targets on the training frames, for every temperature; none if soft_targets.stored is
-false."""
+"""Stage 9: the ensemble's soft targets on the training frames, and on those of audio without transcripts if there is
+some, for every temperature; none if soft_targets.stored is false."""
 
 from functools import lru_cache
 from pathlib import Path
+
+import torch
 
 from decant import data_parallel
 from decant.acoustic_model import AcousticModel
@@ -12,36 +14,40 @@ from decant.parallel import parallel_map
 from decant.soft_targets import SoftTargetsConfig, finish_pass, num_shards, origin, write_shard
 from steps.acoustic_training import load_models, member_folders
 from steps.common import Stage, run_step
+from steps.unlabelled import label_audio, student_frames
 
 
 @lru_cache(maxsize=1)
-def teacher_and_frames(stage: Stage, folders: tuple[Path, ...]) -> tuple[list[AcousticModel], FrameStore]:
+def teacher_and_frames(stage: Stage, teachers: tuple[Path, ...],
+                       frames: Path) -> tuple[list[AcousticModel], FrameStore]:
     """What a process loads once."""
-    return (load_models(folders, stage.device),
-            read_frame_store(stage.exp / "alignment" / "train").to(stage.device))
+    return load_models(teachers, stage.device), read_frame_store(frames).to(stage.device)
 
 
-def make_shard(stage: Stage, folders: tuple[Path, ...], directory: Path, number: int, shard: int) -> None:
+def make_shard(stage: Stage, teachers: tuple[Path, ...], frames: Path, directory: Path, number: int,
+               shard: int) -> None:
     [config] = stage.config(soft_targets=SoftTargetsConfig)
-    write_shard(directory, *teacher_and_frames(stage, folders), config, number, shard)
+    write_shard(directory, *teacher_and_frames(stage, teachers, frames), config, number, shard)
 
 
-def made_from(stage: Stage, folders: tuple[Path, ...]) -> dict:
-    """What the soft targets of the models in these folders have to be made from (decant.soft_targets.origin)."""
+def made_from(stage: Stage, teachers: tuple[Path, ...], frames: Path) -> dict:
+    """What the soft targets of the models in the teachers' folders on that frame store have to be made from
+    (decant.soft_targets.origin)."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
-    return origin(*teacher_and_frames(stage, folders), config)
+    return origin(load_models(teachers, torch.device("cpu")), read_frame_store(frames), config)
 
 
-def write_soft_targets(stage: Stage, folders: tuple[Path, ...], directory: Path) -> dict:
-    """Writes what the models in these folders say together, as far as it is not there, and returns what it is made
-    from; several processes share the work."""
+def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], frames: Path, directory: Path) -> dict:
+    """Writes what the models in the teachers' folders say together on a frame store, as far as it is not there, and
+    returns what it is made from; several processes share the work."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
-    source = made_from(stage, folders)
-    todo = [(stage, folders, directory, number, shard) for number in range(config.num_passes)
+    source = made_from(stage, teachers, frames)
+    todo = [(stage, teachers, frames, directory, number, shard) for number in range(config.num_passes)
             for shard in range(num_shards(source["num_frames"], config.shard_frames))]
     own = todo[data_parallel.rank()::data_parallel.num_processes()]
     for _ in parallel_map(make_shard, own, stage.model_jobs, "soft targets"):
         pass
+    teacher_and_frames.cache_clear()  # room for what is trained next
     data_parallel.wait()
     if data_parallel.rank() == 0:
         for number in range(config.num_passes):
@@ -52,8 +58,10 @@ def write_soft_targets(stage: Stage, folders: tuple[Path, ...], directory: Path)
 
 def main(stage: Stage) -> None:
     config, ensemble = stage.config(soft_targets=SoftTargetsConfig, ensemble=EnsembleConfig)
+    teachers = tuple(member_folders(stage.exp, ensemble.num_members))
+    label_audio(stage, teachers)
     if config.stored:
-        write_soft_targets(stage, tuple(member_folders(stage.exp, ensemble.num_members)), stage.out)
+        write_soft_targets(stage, teachers, student_frames(stage, stage.out), stage.out)
 
 
 if __name__ == "__main__":

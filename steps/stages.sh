@@ -31,8 +31,10 @@ stage 7 baseline --reads fbank alignment --config acoustic_model training --trai
 # The other members, which differ in their seed alone: member_02 ... member_10
 stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble --trains -- steps/train_ensemble.py
 
-# The ensemble's most probable states on the training frames, for every temperature: pass_<p>/shard_<i>.npy
-stage 9 soft_targets --reads alignment baseline ensemble --config ensemble soft_targets -- steps/make_soft_targets.py
+# The ensemble's most probable states on the training frames, for every temperature: pass_<p>/shard_<i>.npy; those of
+# audio without transcripts too, if soft_targets.unlabelled names some: frames/
+stage 9 soft_targets --reads data lang fbank tied graph alignment baseline ensemble \
+  --config utterances adaptation frames ensemble soft_targets --by-engine -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
 stage 10 students --reads fbank alignment baseline ensemble soft_targets \

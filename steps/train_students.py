@@ -17,6 +17,7 @@ from decant.training import TrainingConfig
 from steps.acoustic_training import SEEDS_APART, Lesson, load_models, member_folders, soft_labels, train_models
 from steps.common import Stage, logger, run_step
 from steps.make_soft_targets import made_from, write_soft_targets
+from steps.unlabelled import student_frames
 
 
 def student_name(temperature: float, seed: int, generation: int) -> str:
@@ -35,7 +36,7 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
     sizes, teaching, config, training = stage.config(
         acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
         student_training=TrainingConfig)
-    store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
+    store = read_frame_store(student_frames(stage, stage.exp / "soft_targets")).to(stage.device)
     live = [] if teaching.stored else load_models(teachers, stage.device)
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
@@ -43,12 +44,12 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
         number = epoch % num_passes
         targets = (read_soft_targets(targets_folder(stage, generation), number, temperature, source) if teaching.stored
                    else LiveTargets(live, teaching, temperature))
-        return mixture(len(store), number, stage.device), targets
+        return mixture(len(store), number, store.device), targets
 
-    batch_loss = soft_labels(store, sizes, lesson, temperature, config)
+    objective = soft_labels(store, sizes, lesson, temperature, config)
     # Seeds apart from the members' and earlier generations', so that no student begins with its teachers' weights.
     number = training.seed * SEEDS_APART + 10_000 * (generation - 1) + 1000 + seed
-    train_models(stage, stage.exp / "alignment", sizes, store, batch_loss, training, [number],
+    train_models(stage, stage.exp / "alignment", sizes, store, objective, training, [number],
                  [stage.out / student_name(temperature, seed, generation)])
 
 
@@ -62,8 +63,9 @@ def ready_targets(stage: Stage, generation: int, teachers: tuple[Path, ...]) -> 
     [teaching] = stage.config(soft_targets=SoftTargetsConfig)
     if not teaching.stored:
         return {}
-    folder = targets_folder(stage, generation)
-    source = made_from(stage, teachers) if generation == 1 else write_soft_targets(stage, teachers, folder)
+    folder, frames = targets_folder(stage, generation), student_frames(stage, stage.exp / "soft_targets")
+    source = (made_from(stage, teachers, frames) if generation == 1 else
+              write_soft_targets(stage, teachers, frames, folder))
     for number in range(teaching.num_passes):
         read_soft_targets(folder, number, teaching.temperatures[0], source, check=data_parallel.rank() == 0)
     return source

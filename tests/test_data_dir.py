@@ -99,6 +99,14 @@ def test_a_fault_is_reported_with_file_line_and_remedy(make_dir, replaced, probl
     assert problem in problems_of(make_dir(**replaced))
 
 
+def test_where_transcripts_are_not_asked_for_their_file_may_be_missing_and_is_not_read(make_dir):
+    for text in (None, "nobody YES\n"):
+        assert [(u.id, u.speaker, u.words) for u in read_data_dir(make_dir(text=text), transcribed=False)] == [
+            ("ann-1", "ann", ()), ("ann-2", "ann", ()), ("x-1", "bob", ())]
+    with pytest.raises(ValueError, match="utt2spk:3: utterance x-1 has no audio in wav.scp"):
+        read_data_dir(make_dir(text=None, wav_scp="ann-1 a1.wav\nann-2 a2.wav\n"), transcribed=False)
+
+
 def test_a_missing_and_an_empty_file_are_two_problems_and_no_more(make_dir):
     assert len(problems_of(make_dir(text=None, utt2spk=""))) == 2
 

@@ -17,7 +17,7 @@ from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
 from decant.fbank import FbankConfig
 from decant.frame_store import pack
 from decant.losses import hard_label_loss
-from decant.training import TrainingConfig, train
+from decant.training import Objective, TrainingConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4)
@@ -41,7 +41,8 @@ def train_here(directory, shard=False, killed_at=-1):
         steps += 1
         return hard_label_loss(model(store.windows(index, range(-1, 2))), store.pdfs[index])
 
-    [history] = train([model], store, store, batch_loss, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
+    objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), batch_loss)
+    [history] = train([model], store, store, objective, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
     if data_parallel.rank() == 0:
         (directory / "history.json").write_text(json.dumps(history))
     save_model(directory, model, FbankConfig(num_bins=20))

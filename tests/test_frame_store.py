@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.frame_store import pack, read_frame_store, write_frame_store
+from decant.frame_store import concatenate, free_memory, pack, read_frame_store, write_frame_store
 
 
 @pytest.fixture
@@ -33,6 +33,27 @@ def test_utterances_are_found_again(folder):
     store = read_frame_store(folder)
     assert [(name, store.pdfs[rows].tolist()) for name, rows in store.utterance_slices()] == [
         ("a", [4, 5, 6]), ("b", [7, 8])]
+
+
+def test_stores_one_after_the_other_keep_their_utterances_apart(folder):
+    store = read_frame_store(folder)
+    more = pack([("c", np.array([[20.0], [21]]), np.array([1, 2]))])
+    both = concatenate([store, more])
+    assert both.utterances == ("a", "b", "c") and both.pdfs.tolist() == [4, 5, 6, 7, 8, 1, 2]
+    assert both.windows(torch.tensor([4, 5]), range(-1, 2))[:, :, 0].tolist() == [[10, 11, 11], [20, 20, 21]]
+
+
+def test_a_store_that_a_gpu_has_no_room_for_stays_where_it_is(folder, monkeypatch, caplog):
+    """What torch holds without using it is room, too: 5 frames and their labels are 50 bytes."""
+    store, gpu = read_frame_store(folder), torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 90)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 50)
+    assert free_memory(gpu) == 60
+    with caplog.at_level("INFO"):
+        assert store.to(gpu) is store
+    assert "5 frames, 0.0 GB, stay on the host: cuda:0 has 0.0 GB free" in caplog.text
+    assert store.to(torch.device("cpu")).device.type == "cpu"
 
 
 def test_a_store_of_some_utterances_has_their_windows_and_labels(folder):

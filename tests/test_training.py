@@ -2,6 +2,7 @@ import multiprocessing
 import random
 import re
 import resource
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from decant import training
 from decant.acoustic_model import AcousticModel, AcousticModelConfig
 from decant.files import write_tensors
 from decant.frame_store import pack, read_frame_store, write_frame_store
 from decant.losses import hard_label_loss
-from decant.training import TrainingConfig, better, frame_order, learning_rate, predictions, train
+from decant.training import (
+    Objective,
+    TrainingConfig,
+    better,
+    frame_order,
+    learning_rate,
+    minibatches,
+    predictions,
+    read_ahead,
+    train,
+)
 from steps.acoustic_training import hard_labels
 
 SIZES = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16)
@@ -36,7 +48,8 @@ def train_on(store, directory, config=CONFIG, loss=None):
     def batch_loss(model, index, epoch):
         return hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
 
-    [history] = train([model], store, store, loss or batch_loss, config, [7], directory, ["test"])
+    objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), loss or batch_loss)
+    [history] = train([model], store, store, objective, config, [7], directory, ["test"])
     return model, history
 
 
@@ -186,11 +199,11 @@ def test_models_side_by_side_become_what_each_becomes_alone(store, tmp_path):
     def models():
         return [AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(seed) for seed in seeds]
 
-    loss = hard_labels(store, SIZES)
+    objective = hard_labels(store, SIZES)
     together, alone = models(), models()
-    histories = train(together, store, store, loss, config, seeds, tmp_path / "together", list("abc"))
+    histories = train(together, store, store, objective, config, seeds, tmp_path / "together", list("abc"))
     for model, seed, beside, history in zip(alone, seeds, together, histories, strict=True):
-        [expected] = train([model], store, store, loss, config, [seed], tmp_path / str(seed), ["alone"])
+        [expected] = train([model], store, store, objective, config, [seed], tmp_path / str(seed), ["alone"])
         for a, b in zip(history, expected, strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
             assert a["dev_frame_accuracy"] == b["dev_frame_accuracy"]
@@ -203,6 +216,69 @@ def test_of_models_side_by_side_each_keeps_its_own_best_weights():
     assert better(best, now, torch.tensor([False, True]))["x"].tolist() == [[1.0, 1.0], [4.0, 4.0]]
     assert better(best, now, torch.tensor([False, False]))["x"] is best["x"]
     assert better({}, now, torch.tensor([True, True]))["x"].tolist() == now["x"].tolist()
+
+
+def test_minibatches_go_on_in_the_middle_of_an_epoch():
+    config = TrainingConfig(epochs=3, batch_size=4)
+    steps = list(minibatches(10, config, [1, 2], 0))
+    assert [epoch for epoch, *_ in steps] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for epoch in range(3):
+        index = torch.cat([index for e, index, _ in steps if e == epoch], dim=1)
+        assert torch.equal(index, torch.stack([frame_order(10, seed, epoch) for seed in (1, 2)]))
+    for start in range(10):
+        rest = list(minibatches(10, config, [1, 2], start))
+        assert len(rest) == 9 - start
+        for (_, index, weight), (_, expected, _) in zip(rest, steps[start:], strict=True):
+            assert torch.equal(index, expected) and weight == 1.0
+
+
+def test_the_next_minibatch_is_read_in_a_thread_while_the_one_before_is_in_use():
+    begun = [threading.Event() for _ in range(4)]
+
+    def read(number, epoch):
+        begun[number].set()
+        return number, epoch
+
+    indices = [(number, 7) for number in range(4)]
+    assert [now() for now in read_ahead(read, indices, in_thread=False)] == indices
+    for event in begun:
+        event.clear()
+    for number, now in enumerate(read_ahead(read, indices, in_thread=True)):
+        assert now() == (number, 7)
+        assert number == 3 or begun[number + 1].wait(timeout=60)
+
+
+def test_what_is_read_in_a_thread_trains_to_the_same_weights_bit_for_bit(store, tmp_path, monkeypatch):
+    """As on a GPU; resumed in the middle of an epoch, too."""
+    def trained(directory, config=CONFIG):
+        model = AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(7)
+        train([model], store, store, hard_labels(store, SIZES), config, [7], directory, ["test"])
+        return model
+
+    expected = trained(tmp_path / "here")
+
+    def interrupted(read, indices, in_thread):
+        for number, now in enumerate(read_ahead(read, indices, in_thread=True)):
+            if number == 10:
+                raise KeyboardInterrupt
+            yield now
+
+    monkeypatch.setattr(training, "read_ahead", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "thread")
+    monkeypatch.setattr(training, "read_ahead", lambda read, indices, _: read_ahead(read, indices, in_thread=True))
+    found = trained(tmp_path / "thread")
+    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), found.parameters(), strict=True))
+
+
+def test_what_a_read_ahead_raises_comes_when_it_is_asked_for():
+    def read(number, epoch):
+        return number // (1 - number)
+
+    first, second = read_ahead(read, [(0, 0), (1, 0)], in_thread=True)
+    assert first() == 0
+    with pytest.raises(ZeroDivisionError):
+        second()
 
 
 def test_every_epoch_visits_every_frame_once_in_an_order_of_its_own():

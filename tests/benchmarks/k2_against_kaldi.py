@@ -174,7 +174,8 @@ def main() -> None:
                   if all(word in lexicon.pronunciations for word in utterance.words)}
         write_matrices(scratch / "mixtures", (
             (utterance, form.log_likelihoods(x).numpy())
-            for utterance, x in mixture_features(exp, states, given.split) if utterance in graphs))
+            for utterance, x in mixture_features(
+                states, exp / "fbank" / given.split, exp / "alignment" / given.split) if utterance in graphs))
         compare_alignment(given.k2_python, graphs, scratch / "mixtures.scp", transitions.num_pdfs, scratch)
 
 
