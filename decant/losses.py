@@ -9,10 +9,13 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 
-def hard_label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def hard_label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy, in nats, of logits [..., B, S] with the aligned states (int64 [..., B]): [...], which is a
-    scalar where one model speaks."""
-    return F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none").view(labels.shape).mean(dim=-1)
+    scalar where one model speaks. smoothing: the share of every label that all states have evenly (Szegedy et
+    al. 2016).
+    """
+    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
+    return losses.view(labels.shape).mean(dim=-1)
 
 
 def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -55,10 +58,13 @@ class SoftCrossEntropy(torch.autograd.Function):
         return by_logits * gradient, None, None, None
 
 
-def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor) -> Tensor:
+def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor,
+                     smoothing: float = 0.0) -> Tensor:
     """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted by its share (float32 [B])."""
-    both = logits.log_softmax(dim=1).gather(1, torch.stack([labels, partner_labels], dim=1))
-    return -(both * torch.stack([share, 1 - share], dim=1)).sum(dim=1).mean()
+    logs = logits.log_softmax(dim=1)
+    both = logs.gather(1, torch.stack([labels, partner_labels], dim=1))
+    loss = -(both * torch.stack([share, 1 - share], dim=1)).sum(dim=1).mean()
+    return torch.lerp(loss, -logs.mean(), smoothing) if smoothing else loss
 
 
 def distillation_loss(logits: Tensor, states: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,

@@ -36,6 +36,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
     warmup: float = 0.05  # share of all steps in which the learning rate rises
     weight_decay: float = 0.01  # AdamW's decoupled weight decay
+    label_smoothing: float = 0.0  # share of every hard label that all states have evenly
     threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
     precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
     checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
@@ -44,6 +45,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.checkpoint_steps) < 1:
             raise ValueError("epochs, batch_size, threads and checkpoint_steps have to be at least 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"precision is {self.precision!r}; known are auto, float32 and bfloat16")
 

@@ -49,19 +49,19 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     data_parallel.wait()
 
 
-def hard_labels(store: FrameStore, sizes: AcousticModelConfig) -> Objective:
+def hard_labels(store: FrameStore, sizes: AcousticModelConfig, training: TrainingConfig) -> Objective:
     """A model learns the labels of a store."""
     def read(index: Tensor, epoch: int) -> tuple[Tensor, ...]:
         return store.windows(index, sizes.window), store.pdfs[index]
 
     def loss(model: Callable[[Tensor], Tensor], windows: Tensor, pdfs: Tensor) -> Tensor:
-        return hard_label_loss(model(windows), pdfs)
+        return hard_label_loss(model(windows), pdfs, training.label_smoothing)
 
     return Objective(read, loss)
 
 
 def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[[int], Lesson], temperature: float,
-                config: DistillationConfig) -> Objective:
+                config: DistillationConfig, training: TrainingConfig) -> Objective:
     """A student learns soft targets; lesson: an epoch's mixtures of the store's frames, and the targets on them."""
     lessons: dict[int, Lesson] = {}
 
@@ -79,7 +79,7 @@ def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[
         logits = model(windows)
         hard_loss = logits.new_zeros(())
         if config.hard_label_weight:
-            hard_loss = mixed_label_loss(logits, labels, partners, share)
+            hard_loss = mixed_label_loss(logits, labels, partners, share, training.label_smoothing)
         return distillation_loss(logits, states, probabilities, hard_loss, temperature, config.soft_target_weight,
                                  config.hard_label_weight)
 
@@ -91,7 +91,7 @@ def train_members(stage: Stage, numbers: Sequence[int], folders: Sequence[Path])
     apart."""
     sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
     store = read_frame_store(stage.exp / "alignment" / "train").to(stage.device)
-    train_models(stage, stage.exp / "alignment", sizes, store, hard_labels(store, sizes), config,
+    train_models(stage, stage.exp / "alignment", sizes, store, hard_labels(store, sizes, config), config,
                  [config.seed * SEEDS_APART + number for number in numbers], folders)
 
 

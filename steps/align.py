@@ -86,7 +86,7 @@ def label_with_network(stage: Stage, lexicon: Lexicon, transitions: TransitionMo
     """Trains a network on the labels as they are, and writes those of its own alignment in their place."""
     stores = {split: read_frame_store(stage.out / split).to(stage.device) for split in SPLITS}
     sizes = AcousticModelConfig()
-    train_models(stage, stage.out, sizes, stores["train"], hard_labels(stores["train"], sizes), config,
+    train_models(stage, stage.out, sizes, stores["train"], hard_labels(stores["train"], sizes, config), config,
                  [config.seed * SEEDS_APART + 2000 + number], [directory])
     model = load_model(directory)[0].to(stage.device)
     for split, store in stores.items():

@@ -28,13 +28,13 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
                                            **{f"{targets}_regularization_training": TrainingConfig})
     store = share_of_seed(stage, seed)
     if targets == "hard":
-        objective = hard_labels(store, sizes)
+        objective = hard_labels(store, sizes, training)
     else:
         baseline = load_model(stage.exp / "baseline")[0].to(stage.device)
         teacher = LiveTargets([baseline], SoftTargetsConfig(), config.temperature)
         objective = soft_labels(
             store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0, store.device), teacher),
-            config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight))
+            config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight), training)
     train_models(stage, stage.exp / "alignment", sizes, store, objective, training,
                  [training.seed * SEEDS_APART + 2000 + seed], [stage.out / run_name(targets, seed)])
 

@@ -46,7 +46,7 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
                    else LiveTargets(live, teaching, temperature))
         return mixture(len(store), number, store.device), targets
 
-    objective = soft_labels(store, sizes, lesson, temperature, config)
+    objective = soft_labels(store, sizes, lesson, temperature, config, training)
     # Seeds apart from the members' and earlier generations', so that no student begins with its teachers' weights.
     number = training.seed * SEEDS_APART + 10_000 * (generation - 1) + 1000 + seed
     train_models(stage, stage.exp / "alignment", sizes, store, objective, training, [number],

@@ -29,6 +29,15 @@ def test_hard_labels_at_temperature_one_are_soft_targets_of_one_and_zero():
     assert float(hard_label_loss(LOGITS, labels)) == pytest.approx(float(dense(LOGITS, one_hot, 1.0)))
 
 
+def test_smoothed_labels_give_their_share_to_all_states_evenly():
+    labels = torch.tensor([0, 2])
+    smooth = 0.9 * torch.eye(3, dtype=torch.float64)[labels] + 0.1 / 3
+    assert float(hard_label_loss(LOGITS, labels, 0.1)) == pytest.approx(float(dense(LOGITS, smooth, 1.0)))
+    share = torch.ones(2, dtype=torch.float64)
+    assert float(mixed_label_loss(LOGITS, labels, labels, share, 0.1)) == pytest.approx(
+        float(dense(LOGITS, smooth, 1.0)))
+
+
 def test_the_soft_gradient_is_temperature_times_the_difference_of_the_distributions():
     for temperature in (1.0, 2.0, 10.0):
         targets = (TEACHER / temperature).softmax(dim=1)

@@ -199,7 +199,7 @@ def test_models_side_by_side_become_what_each_becomes_alone(store, tmp_path):
     def models():
         return [AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(seed) for seed in seeds]
 
-    objective = hard_labels(store, SIZES)
+    objective = hard_labels(store, SIZES, CONFIG)
     together, alone = models(), models()
     histories = train(together, store, store, objective, config, seeds, tmp_path / "together", list("abc"))
     for model, seed, beside, history in zip(alone, seeds, together, histories, strict=True):
@@ -252,7 +252,7 @@ def test_what_is_read_in_a_thread_trains_to_the_same_weights_bit_for_bit(store, 
     """As on a GPU; resumed in the middle of an epoch, too."""
     def trained(directory, config=CONFIG):
         model = AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(7)
-        train([model], store, store, hard_labels(store, SIZES), config, [7], directory, ["test"])
+        train([model], store, store, hard_labels(store, SIZES, CONFIG), config, [7], directory, ["test"])
         return model
 
     expected = trained(tmp_path / "here")
