@@ -29,17 +29,13 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, fbank: Path) -> dict
     by_speaker: dict[str, dict[str, Tensor]] = {}
     for utterance, x in features.items():
         by_speaker.setdefault(speaker_of[utterance], {})[utterance] = x
-    groups: list[dict[str, Tensor]] = []
-    room = 0
-    for utterances in by_speaker.values():
-        if room <= 0:
-            groups.append({})
-            room = FRAMES_AT_A_TIME
-        groups[-1] |= utterances
-        room -= sum(map(len, utterances.values()))
-    found = {}
-    for group in groups:
-        found |= transforms_of(stage, lexicon, group, speaker_of)
+    found: dict[str, Tensor] = {}
+    group: dict[str, Tensor] = {}
+    for number, utterances in enumerate(by_speaker.values(), start=1):
+        group |= utterances
+        if sum(map(len, group.values())) >= FRAMES_AT_A_TIME or number == len(by_speaker):
+            found |= transforms_of(stage, lexicon, group, speaker_of)
+            group = {}
     return {speaker: transform.numpy() for speaker, transform in found.items()}
 
 

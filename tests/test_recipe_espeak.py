@@ -23,6 +23,7 @@ from decant.gmm import load_gmm
 from decant.hmm import read_transitions
 from decant.lexicon import read_lexicon
 from decant.regularization import read_regularization
+from steps import adaptation
 from steps.adaptation import unsupervised_transforms
 from steps.align import label_with_mixtures
 from steps.common import Stage
@@ -190,8 +191,10 @@ def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     assert model.features == "fmllr" and model.num_bins == 20
 
 
-def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path):
-    """Without data/, and so without a transcript, they are the same."""
+@pytest.mark.parametrize("frames_at_a_time", [adaptation.FRAMES_AT_A_TIME, 1])
+def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monkeypatch, frames_at_a_time):
+    """Without data/, and so without a transcript, they are the same; and speaker by speaker, too."""
+    monkeypatch.setattr(adaptation, "FRAMES_AT_A_TIME", frames_at_a_time)
     exp = tmp_path / "exp"
     shutil.copytree(left_alone, exp, ignore=shutil.ignore_patterns("data"))
     shutil.copy(exp / "alignment/stage.toml", tmp_path)
