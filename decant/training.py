@@ -210,15 +210,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
         mean_loss = losses[0] / seen
         check_converging(labels, mean_loss, losses[1], step, rate, state.step)
         if ended:
-            accuracy = frame_accuracy(predictions(model, dev), dev).view(len(models))
-            accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
-            highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
-            best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
-            for history, label, *figures in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
-                history.append({"epoch": epoch + 1, "loss": figures[0], "dev_frame_accuracy": figures[1],
-                                "seconds": (time.monotonic() - started) / len(models)})
-                logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, epoch + 1,
-                            config.epochs, figures[0], 100 * figures[1], history[-1]["seconds"])
+            best = end_epoch(model, dev, best, histories, labels, mean_loss, started, config.epochs)
             losses[0], started = 0.0, time.monotonic()
         state = TrainingState(step + 1, histories, best, losses.tolist(), time.monotonic() - started)
         save_checkpoint(directory, model, optimizer, state)
@@ -227,6 +219,21 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
     if isinstance(model, SideBySide):
         model.copy_to(models)
     return histories
+
+
+def end_epoch(model: AcousticModel | SideBySide, dev: FrameStore, best: dict[str, Tensor], histories: Sequence[History],
+              labels: Sequence[str], mean_loss: Tensor, started: float, num_epochs: int) -> dict[str, Tensor]:
+    """Looks at dev: adds the epoch to each model's history, and returns the best weights so far."""
+    accuracy = frame_accuracy(predictions(model, dev), dev).view(len(labels))
+    accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
+    highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
+    best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
+    seconds = (time.monotonic() - started) / len(labels)
+    for history, label, loss, on_dev in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
+        history.append({"epoch": len(history) + 1, "loss": loss, "dev_frame_accuracy": on_dev, "seconds": seconds})
+        logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, len(history), num_epochs,
+                    loss, 100 * on_dev, seconds)
+    return best
 
 
 def check_converging(labels: Sequence[str], losses: Tensor, first: Tensor, step: int, rate: float, saved: int) -> None:
