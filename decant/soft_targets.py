@@ -30,6 +30,7 @@ from decant.ensemble import TEACHERS, ensemble_logits
 from decant.files import atomic_path
 from decant.frame_store import FrameStore
 from decant.mixing import mixture
+from decant.precision import autocast, check_precision
 from decant.progress import progress
 
 
@@ -39,6 +40,7 @@ class SoftTargetsConfig:
     num_passes: int = 1  # passes with targets of their own; 1 is the paper's, further ones mix frames (decant.mixing)
     teacher: str = "geometric"  # the mean of the members' logits, or arithmetic: of their distributions, softened after
     num_states: int = 20  # states of a frame that keep a probability of their own; the others share one
+    precision: str = "auto"  # of the members' matrix products, as in TrainingConfig
     stored: bool = True  # false: no store, the teacher answers while students train; if there are passes, one an epoch
     shard_frames: int = 10_000_000  # frames of a file; an interrupted stage goes on at the next one
     unlabelled: str = ""  # a Kaldi data directory, without text, of further audio that the ensemble labels for students
@@ -52,6 +54,7 @@ class SoftTargetsConfig:
             raise ValueError("num_passes, num_states and shard_frames have to be at least 1")
         if self.teacher not in TEACHERS:
             raise ValueError(f"teacher is {self.teacher!r}; known are {' and '.join(TEACHERS)}")
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         if min(self.soft_target_weight, self.hard_label_weight) < 0 or min(self.num_seeds, self.generations) < 1:
             raise ValueError("the weights may not be negative; num_seeds and generations have to be at least 1")
+
+
+def teacher_logits(members: Sequence[AcousticModel], windows: Tensor, config: SoftTargetsConfig) -> Tensor:
+    """decant.ensemble.ensemble_logits, float32 [B, S], of windows [B, W, F], as the config has it."""
+    with autocast(config.precision, windows.device):
+        return ensemble_logits(members, windows, config.teacher)
 
 
 def top_states(logits: Tensor, num_states: int, temperatures: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,8 +131,7 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
         np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(kind),
                                                     "fortran_order": False, "shape": (len(index),)})
         for part in progress(parts, len(parts), f"soft targets, pass {number}, shard {shard}"):
-            windows = mixed.windows(store, part, sizes.window)
-            logits = ensemble_logits(members, windows, config.teacher)
+            logits = teacher_logits(members, mixed.windows(store, part, sizes.window), config)
             records = np.empty(len(part), kind)
             for name, x in zip(kind.names, top_states(logits, config.num_states, config.temperatures), strict=True):
                 records[name] = x.cpu().numpy()
@@ -180,7 +188,7 @@ class LiveTargets:
 
     def batch(self, index: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Those of `windows` [B, W, F], as SoftTargets.batch gives them; the index is not looked at."""
-        logits = ensemble_logits(self.members, windows, self.config.teacher)
+        logits = teacher_logits(self.members, windows, self.config)
         states, best, tails = top_states(logits, self.config.num_states, [self.temperature])
         return states, softened(best, tails[:, 0], self.temperature)
 

@@ -23,6 +23,7 @@ from decant import data_parallel
 from decant.acoustic_model import AcousticModel, SideBySide
 from decant.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.frame_store import FrameStore
+from decant.precision import autocast, check_precision
 from decant.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,7 @@ class TrainingConfig:
             raise ValueError("epochs, batch_size, threads and checkpoint_steps have to be at least 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"precision is {self.precision!r}; known are auto, float32 and bfloat16")
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,6 @@ class Objective:
 
     read: Callable[[Tensor, int], tuple[Tensor, ...]]
     loss: Callable[..., Tensor]
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for products in bfloat16; elsewhere they are many times slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
-    """The context in which matrix products run in the configured precision."""
-    wanted = config.precision == "bfloat16" or (config.precision == "auto" and has_fast_bfloat16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 
 
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
@@ -189,7 +176,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
         rate = learning_rate(config, step, num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        precision = autocast(config, device)
+        precision = autocast(config.precision, device)
         loss = try_step(objective, spread, read, weight, optimizer, precision)
         if loss is None:
             reads.close()  # what was read ahead takes room
@@ -246,6 +233,9 @@ def check_converging(labels: Sequence[str], losses: Tensor, first: Tensor, step:
                                      f"(the checkpoint, if any, is still step {saved}'s)")
 
 
+CPU_LACKS_MEMORY = ("can't allocate memory", "could not create a primitive")  # torch's words, oneDNN's (in bfloat16)
+
+
 def try_step(objective: Objective, model: nn.Module, read: Callable[[], tuple[Tensor, ...]], weight: float,
              optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Tensor | None:
     """Goes a step down the gradient of a minibatch's loss times `weight`, and returns that; None if memory lacked."""
@@ -257,8 +247,9 @@ def try_step(objective: Objective, model: nn.Module, read: Callable[[], tuple[Te
         loss.sum().backward()
         optimizer.step()
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):  # a CPU's
+        if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in CPU_LACKS_MEMORY):
             raise
+        logger.warning("%s", str(error).splitlines()[0])
         return None
     return loss
 

@@ -31,7 +31,8 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
         objective = hard_labels(store, sizes, training)
     else:
         baseline = load_model(stage.exp / "baseline")[0].to(stage.device)
-        teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs), config.temperature)
+        teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs, precision=training.precision),
+                              config.temperature)
         objective = soft_labels(
             store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0, store.device), teacher),
             config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight), training)

@@ -19,7 +19,7 @@ from decant.soft_targets import (
     write_shard,
 )
 
-CONFIG = SoftTargetsConfig(temperatures=(1.0, 5.0), num_states=3, shard_frames=4)
+CONFIG = SoftTargetsConfig(temperatures=(1.0, 5.0), num_states=3, shard_frames=4, precision="float32")
 NUM_FRAMES, NUM_PDFS = 11, 6
 
 
@@ -65,6 +65,18 @@ def test_a_teacher_that_answers_at_once_says_what_the_store_says_of_it(teacher, 
     live = LiveTargets(members, CONFIG, 5.0).batch(index, windows)
     assert torch.equal(stored[0], live[0])
     torch.testing.assert_close(stored[1], live[1], rtol=2e-3, atol=1e-5)
+
+
+def test_bfloat16_is_used_where_it_is_asked_for_and_says_nearly_the_same(teacher, tmp_path):
+    members, store = teacher
+    index, answers = torch.arange(NUM_FRAMES), {}
+    for precision in ("float32", "bfloat16"):
+        config = replace(CONFIG, num_states=NUM_PDFS, precision=precision)
+        made_from = write(tmp_path / precision, members, store, config)
+        states, probabilities = read_soft_targets(tmp_path / precision, 0, 1.0, made_from).batch(index)
+        answers[precision] = torch.zeros(NUM_FRAMES, NUM_PDFS).scatter(1, states, probabilities)
+    assert not torch.equal(*answers.values())
+    torch.testing.assert_close(*answers.values(), rtol=0, atol=0.02)
 
 
 def test_with_all_states_kept_nothing_is_left_for_others(teacher, tmp_path):

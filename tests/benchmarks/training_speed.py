@@ -21,8 +21,9 @@ from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.frame_store import FrameStore, pack
 from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
 from decant.mixing import mixture
+from decant.precision import autocast, has_fast_bfloat16
 from decant.soft_targets import SoftTargets, SoftTargetsConfig, finish_pass, origin, read_soft_targets, write_shard
-from decant.training import TrainingConfig, autocast, has_fast_bfloat16
+from decant.training import TrainingConfig
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
           "an4": (AcousticModelConfig(frame_step=4, hidden_layers=4, hidden_units=512, residual=True), 480, 256),
@@ -88,8 +89,8 @@ def main() -> None:
     window = sizes.window
     windows = store.windows(index, window)
 
-    def step(loss_of: Callable[[], torch.Tensor]) -> None:
-        with autocast(config, device):
+    def step(loss_of: Callable[[], torch.Tensor], config: TrainingConfig = config) -> None:
+        with autocast(config.precision, device):
             loss = loss_of()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -109,6 +110,9 @@ def main() -> None:
     report("the step's matrix products alone", bare, f"{operations / bare / 1e9:.0f} GFLOP/s")
     report("a step on hard labels", hard,
            f"{batch_size / hard:,.0f} frames/s; {bare / hard:.0%} of it the matrix products, measured alone")
+    if dtype == torch.bfloat16:
+        float32 = seconds(lambda: step(hard_loss, replace(config, precision="float32")), device)
+        report("  the same in float32", float32, f"{float32 / hard:.2f} times as long")
     gather = seconds(lambda: store.windows(index, window), device)
     report("  its windows", gather, f"{gather / hard:.1%}")
     report("  its optimizer", taken := seconds(optimizer.step, device), f"{taken / hard:.1%}")
@@ -143,7 +147,7 @@ def ten_side_by_side(sizes: AcousticModelConfig, num_pdfs: int, store: FrameStor
     optimizer, index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
 
     def step() -> None:
-        with autocast(config, device):
+        with autocast(config.precision, device):
             loss = hard_label_loss(ten(store.windows(index, sizes.window)), store.pdfs[index]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
