@@ -9,12 +9,11 @@ import torch
 from decant.acoustic_model import AcousticModel
 from decant.archive import write_matrices
 from decant.data_dir import UtterancesConfig, check_disjoint_speakers, check_unusable, read_data_dir
-from decant.ensemble import ensemble_logits
 from decant.fbank import FbankConfig, compute_fbank_dir
 from decant.frame_store import FramesConfig, FrameStore, concatenate, pack, read_frame_store, write_frame_store
 from decant.lexicon import read_lexicon
 from decant.progress import progress
-from decant.soft_targets import SoftTargetsConfig
+from decant.soft_targets import SoftTargetsConfig, teacher_logits
 from steps.acoustic_training import load_models
 from steps.adaptation import unsupervised_transforms
 from steps.common import Stage, logger
@@ -50,13 +49,13 @@ def label_audio(stage: Stage, teachers: tuple[Path, ...]) -> None:
     new = pack((utterance, x, np.zeros(len(x)))
                for utterance, x in network_features(stage.exp, frames.features, out, out))
     torch.set_num_threads(stage.jobs)
-    pdfs = most_probable(load_models(teachers, stage.device), new.to(stage.device), config.teacher)
+    pdfs = most_probable(load_models(teachers, stage.device), new.to(stage.device), config)
     write_frame_store(stage.out / "frames", concatenate([train, replace(new, pdfs=pdfs)]))
     logger.info("%s: %d frames of %d utterances, beside %d of train", data, len(new), len(new.utterances), len(train))
 
 
-def most_probable(models: list[AcousticModel], store: FrameStore, teacher: str) -> torch.Tensor:
+def most_probable(models: list[AcousticModel], store: FrameStore, config: SoftTargetsConfig) -> torch.Tensor:
     """The pdf-id that the models find most probable at every frame of a store: int64 [N], on the CPU."""
     parts = torch.arange(len(store), device=store.device).split(4096)
-    return torch.cat([ensemble_logits(models, store.windows(part, models[0].config.window), teacher).argmax(dim=1).cpu()
+    return torch.cat([teacher_logits(models, store.windows(part, models[0].config.window), config).argmax(dim=1).cpu()
                       for part in progress(parts, len(parts), "labels")])
