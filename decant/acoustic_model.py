@@ -87,9 +87,9 @@ class AcousticModel(nn.Module):
         return self
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits [B, S], on the model's device, of windows [B, W, F], on any: float32 whatever the layers compute in,
-        since the losses divide them by temperatures and multiply by their squares."""
-        return self.layers(windows.to(self.log_priors.device)).float()
+        """Logits [B, S], on the model's device, of windows [B, W, F], float16 or float32 on any: float32 whatever the
+        layers compute in, since the losses divide them by temperatures and multiply by their squares."""
+        return self.layers(windows.to(self.log_priors.device).float()).float()
 
 
 class SideBySide(nn.Module):

@@ -46,7 +46,7 @@ def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
     if num_processes() == 1:
         return model
     if not shard:
-        return DistributedDataParallel(model)
+        return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     mesh = init_device_mesh(device.type, (num_processes(),))
     for layer in model.modules():
         if isinstance(layer, nn.Linear):

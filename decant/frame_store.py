@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decant.files import atomic_path
 
-MOST = 0.7  # share of a GPU's free memory that a store may fill: the rest is for a training
+MOST = 0.8  # share of a GPU's free memory that a store may fill: the rest is for a training
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class FramesConfig:
 
 @dataclass(frozen=True)
 class FrameStore:
-    """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int64 [N]; all on one device."""
+    """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int32 [N]; all on one device."""
 
     frames: Tensor
     offsets: Tensor
@@ -49,17 +49,25 @@ class FrameStore:
         return self.frames.device
 
     def windows(self, index: Tensor, window: range) -> Tensor:
-        """The frames around each of `index` (int64 [..., B]), `window` counted from it: float32 [..., B, W, F], on the
+        """The frames around each of `index` (int64 [..., B]), `window` counted from it: float16 [..., B, W, F], on the
         store's device, wherever the index is.
 
         Beyond an utterance's ends its first and last frames are repeated.
         """
-        index = index.to(self.device)
+        index = self.here(index)
         utterance = torch.searchsorted(self.offsets, index, right=True)
         first, last = self.offsets[utterance - 1].unsqueeze(-1), self.offsets[utterance].unsqueeze(-1) - 1
         around = torch.arange(window.start, window.stop, window.step, device=index.device)
         rows = torch.minimum(torch.maximum(index.unsqueeze(-1) + around, first), last)
-        return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1).float()
+        return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
+
+    def labels(self, index: Tensor) -> Tensor:
+        """The pdf-ids of the frames `index` (int64 [..., B]): int64 [..., B], on the store's device."""
+        return self.pdfs[self.here(index)].long()
+
+    def here(self, index: Tensor) -> Tensor:
+        """An index on the store's device. A GPU does not make the host wait for it."""
+        return index.to(self.device, non_blocking=self.device.type == "cuda")
 
     def utterance_slices(self) -> Iterable[tuple[str, slice]]:
         """Each utterance's name and its rows."""
@@ -99,7 +107,7 @@ def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore
                              "features")
         names.append(name)
         frames.append(torch.from_numpy(x.astype(np.float16)))
-        pdfs.append(torch.from_numpy(labels.astype(np.int64)))
+        pdfs.append(torch.from_numpy(labels.astype(np.int32)))
     if not names:
         raise ValueError("no utterances to store; look at unusable.txt")
     offsets = torch.tensor([0] + [len(x) for x in frames]).cumsum(dim=0)
@@ -133,7 +141,7 @@ def read_frame_store(directory: Path) -> FrameStore:
     if found != (found[0],) * 3 + (len(names),):
         raise ValueError(f"{directory}: {found[0]} frames, offsets up to {found[1]}, {found[2]} labels, "
                          f"{found[3]} utterances and {len(names)} names do not fit together; run the stage again")
-    return FrameStore(arrays["frames"], arrays["offsets"], arrays["pdfs"].long(), names)
+    return FrameStore(arrays["frames"], arrays["offsets"], arrays["pdfs"], names)
 
 
 def map_array(path: Path) -> Tensor:

@@ -3,7 +3,7 @@
 A folder `pass_<p>` for every pass over the training frames (see decant.mixing), with shards of consecutive frames,
 `shard_<i>.npy`, a record a frame:
 
-    states   uint16 [K]   the pdf-ids that the ensemble finds most probable, the best first
+    states   uint16 [K]   the pdf-ids that the ensemble finds most probable, the best first (all of them: in order)
     logits   float16 [K]  their logits, the best one's subtracted
     tails    float32 [R]  log-sum-exp of all other states' logits / temperature, for each of the R temperatures
 
@@ -71,14 +71,19 @@ class DistillationConfig:
 
 def teacher_logits(members: Sequence[AcousticModel], windows: Tensor, config: SoftTargetsConfig) -> Tensor:
     """decant.ensemble.ensemble_logits, float32 [B, S], of windows [B, W, F], as the config has it."""
+    windows = windows.to(members[0].log_priors.device)
     with autocast(config.precision, windows.device):
         return ensemble_logits(members, windows, config.teacher)
 
 
 def top_states(logits: Tensor, num_states: int, temperatures: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """What a record keeps of logits float32 [B, S]: the `num_states` best states int64 [B, K], their logits [B, K], and
-    the tails [B, R]."""
-    best, states = logits.topk(min(num_states, logits.shape[1]), dim=1)
+    """What a record keeps of logits float32 [B, S]: the `num_states` best states int64 [B, K], the best first, their
+    logits [B, K], and the tails [B, R]; all states in their own order, if there are no more."""
+    if num_states >= logits.shape[1]:
+        states = torch.arange(logits.shape[1], device=logits.device).expand_as(logits)
+        return (states, logits - logits.amax(dim=1, keepdim=True),
+                logits.new_full((len(logits), len(temperatures)), -math.inf))
+    best, states = logits.topk(num_states, dim=1)
     others = (logits - best[:, :1]).scatter(1, states, -math.inf)
     tails = torch.stack([(others / temperature).logsumexp(dim=1) for temperature in temperatures], dim=1)
     return states, best - best[:, :1], tails
@@ -113,7 +118,7 @@ def num_shards(num_frames: int, shard_frames: int) -> int:
 
 
 def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameStore, config: SoftTargetsConfig,
-                number: int, shard: int, batch_size: int = 2048) -> None:
+                number: int, shard: int, batch_size: int = 4096) -> None:
     """Writes a shard of pass `number`, the members going over its frames once, unless it is there."""
     if members[0].num_pdfs > 2**16:
         raise ValueError(f"{members[0].num_pdfs} states; a record has room for the names of {2**16}")
@@ -121,9 +126,8 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes, mixed = members[0].config, mixture(len(store), number, store.device)
-    index = torch.arange(shard * config.shard_frames, min((shard + 1) * config.shard_frames, len(store)),
-                         device=store.device)
+    sizes, mixed = members[0].config, mixture(len(store), number)
+    index = torch.arange(shard * config.shard_frames, min((shard + 1) * config.shard_frames, len(store)))
     kind = record_type(min(config.num_states, members[0].num_pdfs), len(config.temperatures))
     parts = index.split(batch_size)
     with atomic_path(path) as temporary, temporary.open("wb") as file:

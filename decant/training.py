@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, pairwise, tee
@@ -103,8 +103,16 @@ def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size
 
 
 def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
-    """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...]."""
-    return (predicted.to(store.device) == store.pdfs).double().mean(dim=-1)
+    """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...], where the
+    predictions are."""
+    return (predicted == store.pdfs.to(predicted.device)).double().mean(dim=-1)
+
+
+def ahead(work: Callable, arguments: Iterable[tuple]) -> Iterator[Future]:
+    """work(*arguments) of each in turn, done by a thread while the one before is in use."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for now, _ in pairwise(chain((thread.submit(work, *given) for given in arguments), [None])):
+            yield now
 
 
 def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
@@ -112,8 +120,10 @@ def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
     """For each step from `start` on: its epoch; the indices of the frames that this process reads, int64 [B], of M
     seeds [M, B]; what their mean loss counts (data_parallel.own_share)."""
     steps_an_epoch = math.ceil(num_frames / config.batch_size)
-    for epoch in range(start // steps_an_epoch, config.epochs):
-        orders = [frame_order(num_frames, seed, epoch) for seed in seeds]
+    epochs = range(start // steps_an_epoch, config.epochs)
+    for epoch, shuffled in zip(epochs, ahead(lambda epoch: [frame_order(num_frames, seed, epoch) for seed in seeds],
+                                             ((epoch,) for epoch in epochs)), strict=True):
+        orders = shuffled.result()
         for position in range(max(0, start - epoch * steps_an_epoch), steps_an_epoch):
             part = slice(position * config.batch_size, (position + 1) * config.batch_size)
             index = torch.stack([order[part] for order in orders])
@@ -123,19 +133,19 @@ def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
 def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index: Tensor,
             epoch: int) -> tuple[Tensor, ...]:
     """A minibatch on the device that trains; by way of pinned memory, from which a GPU copies while it computes."""
-    return tuple(x.to(device) if device.type == "cpu" or x.is_cuda else x.pin_memory().to(device, non_blocking=True)
-                 for x in read(index, epoch))
+    if device.type == "cpu":
+        return read(index, epoch)
+    return tuple(x if x.is_cuda else x.pin_memory().to(device, non_blocking=True)
+                 for x in read(index.pin_memory(), epoch))
 
 
 def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]],
                in_thread: bool) -> Iterator[Callable[[], tuple]]:
     """For each of the (indices, epoch) what gives read(indices, epoch); in a thread, while the one before is in use."""
-    if not in_thread:
+    if in_thread:
+        yield from (minibatch.result for minibatch in ahead(read, indices))
+    else:
         yield from (partial(read, *index) for index in indices)
-        return
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        for now, _ in pairwise(chain((thread.submit(read, *index) for index in indices), [None])):
-            yield now.result
 
 
 History = list[dict[str, float]]

@@ -36,6 +36,7 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     dev = read_frame_store(alignment / "dev").to(stage.device)
     states = json.loads((alignment / "states.json").read_text())
     models = [AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device) for seed in seeds]
+    logger.info("%s: training on %s", ", ".join(labels), stage.device)
     histories = train(models, store, dev, objective, config, seeds, folders[0], labels)
     priors = log_priors(read_frame_store(alignment / "train").pdfs, models[0].num_pdfs)
     for model, history, folder in zip(models, histories, folders, strict=True):
@@ -52,7 +53,7 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
 def hard_labels(store: FrameStore, sizes: AcousticModelConfig, training: TrainingConfig) -> Objective:
     """A model learns the labels of a store."""
     def read(index: Tensor, epoch: int) -> tuple[Tensor, ...]:
-        return store.windows(index, sizes.window), store.pdfs[index]
+        return store.windows(index, sizes.window), store.labels(index)
 
     def loss(model: Callable[[Tensor], Tensor], windows: Tensor, pdfs: Tensor) -> Tensor:
         return hard_label_loss(model(windows), pdfs, training.label_smoothing)
@@ -71,7 +72,7 @@ def soft_labels(store: FrameStore, sizes: AcousticModelConfig, lesson: Callable[
             lessons[epoch] = lesson(epoch)
         mixed, targets = lessons[epoch]
         windows = mixed.windows(store, index, sizes.window)
-        return (windows, *targets.batch(index, windows), store.pdfs[index], store.pdfs[mixed.partner[index]],
+        return (windows, *targets.batch(index, windows), store.labels(index), store.labels(mixed.partner[index]),
                 mixed.share[index])
 
     def loss(model: Callable[[Tensor], Tensor], windows: Tensor, states: Tensor, probabilities: Tensor, labels: Tensor,

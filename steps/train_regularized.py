@@ -34,7 +34,7 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
         teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs, precision=training.precision),
                               config.temperature)
         objective = soft_labels(
-            store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0, store.device), teacher),
+            store, sizes, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0), teacher),
             config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight), training)
     train_models(stage, stage.exp / "alignment", sizes, store, objective, training,
                  [training.seed * SEEDS_APART + 2000 + seed], [stage.out / run_name(targets, seed)])

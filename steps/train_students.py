@@ -44,7 +44,7 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
         number = epoch % num_passes
         targets = (read_soft_targets(targets_folder(stage, generation), number, temperature, source) if teaching.stored
                    else LiveTargets(live, teaching, temperature))
-        return mixture(len(store), number, store.device), targets
+        return mixture(len(store), number), targets
 
     objective = soft_labels(store, sizes, lesson, temperature, config, training)
     # Seeds apart from the members' and earlier generations', so that no student begins with its teachers' weights.

@@ -20,7 +20,8 @@ from decant.losses import hard_label_loss
 from decant.training import Objective, TrainingConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4)
+CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4,
+                        precision="float32")  # bfloat16 rounds a minibatch and its parts apart
 
 
 def train_here(directory, shard=False, killed_at=-1):
@@ -39,7 +40,7 @@ def train_here(directory, shard=False, killed_at=-1):
         if steps == killed_at and data_parallel.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         steps += 1
-        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.labels(index))
 
     objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), batch_loss)
     [history] = train([model], store, store, objective, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])

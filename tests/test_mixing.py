@@ -4,13 +4,11 @@ import torch
 from decant.frame_store import pack
 from decant.mixing import Mixture, mixture
 
-CPU = torch.device("cpu")
-
 
 def test_the_first_pass_has_every_frame_by_itself():
     store = pack([("a", np.array([[0.0], [1], [2]]), np.zeros(3))])
     index = torch.arange(3)
-    assert torch.equal(mixture(3, 0, CPU).windows(store, index, range(-1, 2)), store.windows(index, range(-1, 2)))
+    assert torch.equal(mixture(3, 0).windows(store, index, range(-1, 2)), store.windows(index, range(-1, 2)))
 
 
 def test_a_mixture_has_both_windows_in_their_shares():
@@ -21,7 +19,7 @@ def test_a_mixture_has_both_windows_in_their_shares():
 
 
 def test_every_pass_has_partners_and_shares_of_its_own_and_always_the_same():
-    first, again, second = mixture(1000, 1, CPU), mixture(1000, 1, CPU), mixture(1000, 2, CPU)
+    first, again, second = mixture(1000, 1), mixture(1000, 1), mixture(1000, 2)
     assert torch.equal(first.partner, again.partner) and torch.equal(first.share, again.share)
     assert not torch.equal(first.partner, second.partner)
     assert sorted(first.partner.tolist()) == list(range(1000))

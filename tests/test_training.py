@@ -46,7 +46,7 @@ def train_on(store, directory, config=CONFIG, loss=None):
     model = AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(7)
 
     def batch_loss(model, index, epoch):
-        return hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
 
     objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), loss or batch_loss)
     [history] = train([model], store, store, objective, config, [7], directory, ["test"])
@@ -76,7 +76,7 @@ def test_a_training_that_was_stopped_anywhere_goes_on_to_the_same_weights_bit_fo
         if steps == stopped_after:
             raise KeyboardInterrupt
         steps += 1
-        return hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
 
     whole, whole_history = train_on(store, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +94,7 @@ def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_before(store, t
     def explodes(model, index, epoch):
         nonlocal steps
         steps += 1
-        loss = hard_label_loss(model(store.windows(index, SIZES.window)), store.pdfs[index])
+        loss = hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
         return loss * (factor if steps > 9 else 1)
 
     message = (rf"test: training diverged by step {step}: loss .*, 0\.69\d at first, learning rate 0.00\d+; "
@@ -162,7 +162,7 @@ def test_of_two_epochs_equally_good_on_dev_the_first_is_kept(store, tmp_path):
     def keeps(model, index, epoch):
         if len(weights) <= epoch:
             weights.append({name: x.clone() for name, x in model.state_dict().items()})
-        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.labels(index))
 
     model, history = train_on(store, tmp_path / "run", replace(CONFIG, epochs=20), keeps)
     accuracies = [epoch["dev_frame_accuracy"] for epoch in history]

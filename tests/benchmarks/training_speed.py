@@ -104,7 +104,7 @@ def main() -> None:
     bare, operations = products(model, batch_size, dtype, device)
 
     def hard_loss() -> torch.Tensor:
-        return hard_label_loss(model(store.windows(index, window)), store.pdfs[index])
+        return hard_label_loss(model(store.windows(index, window)), store.labels(index))
 
     hard = seconds(lambda: step(hard_loss), device)
     report("the step's matrix products alone", bare, f"{operations / bare / 1e9:.0f} GFLOP/s")
@@ -124,7 +124,7 @@ def main() -> None:
     def loss_alone(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
         return seconds(lambda: torch.autograd.grad(loss_of(logits), logits), device)
 
-    labels = store.pdfs[index]
+    labels = store.labels(index)
     taken = loss_alone(lambda z: hard_label_loss(z, labels))
     report("  its loss and the gradient by logits", taken,
            f"{taken / hard:.1%}; logits read and gradients written at {copy / taken:.0%} of the copy rate "
@@ -148,7 +148,7 @@ def ten_side_by_side(sizes: AcousticModelConfig, num_pdfs: int, store: FrameStor
 
     def step() -> None:
         with autocast(config.precision, device):
-            loss = hard_label_loss(ten(store.windows(index, sizes.window)), store.pdfs[index]).sum()
+            loss = hard_label_loss(ten(store.windows(index, sizes.window)), store.labels(index)).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -169,17 +169,17 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     targets: SoftTargets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
     size = (folder / "pass_0" / "shard_0.npy").stat().st_size
     index = torch.randint(4096, (batch_size,), device=store.frames.device)
-    mixed = mixture(4096, 1, store.frames.device)
+    mixed = mixture(4096, 1)
     states, probabilities = targets.batch(index)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
-        hard = mixed_label_loss(logits, part.pdfs[index], part.pdfs[mixed.partner[index]], mixed.share[index])
+        hard = mixed_label_loss(logits, part.labels(index), part.labels(mixed.partner[index]), mixed.share[index])
         return distillation_loss(logits, states, probabilities, hard, 5.0)
 
     def loss_of() -> torch.Tensor:
         windows = mixed.windows(part, index, model.config.window)
         logits = model(windows)
-        hard = mixed_label_loss(logits, part.pdfs[index], part.pdfs[mixed.partner[index]], mixed.share[index])
+        hard = mixed_label_loss(logits, part.labels(index), part.labels(mixed.partner[index]), mixed.share[index])
         return distillation_loss(logits, *targets.batch(index), hard, 5.0)
 
     device = store.frames.device
