@@ -65,9 +65,9 @@ class FrameStore:
         """The pdf-ids of the frames `index` (int64 [..., B]): int64 [..., B], on the store's device."""
         return self.pdfs[self.here(index)].long()
 
-    def here(self, index: Tensor) -> Tensor:
-        """An index on the store's device. A GPU does not make the host wait for it."""
-        return index.to(self.device, non_blocking=self.device.type == "cuda")
+    def here(self, x: Tensor) -> Tensor:
+        """A tensor of the host on the store's device. A GPU does not make the host wait for it."""
+        return x.to(self.device, non_blocking=self.device.type == "cuda")
 
     def utterance_slices(self) -> Iterable[tuple[str, slice]]:
         """Each utterance's name and its rows."""

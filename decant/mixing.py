@@ -33,7 +33,7 @@ class Mixture:
         if self.alone:
             return store.windows(index, window)
         own, partner = store.windows(index, window), store.windows(self.partner[index], window)
-        return torch.lerp(partner.float(), own.float(), self.share[index, None, None].to(own.device))
+        return torch.lerp(partner.float(), own.float(), store.here(self.share[index])[:, None, None])
 
 
 def mixture(num_frames: int, number: int) -> Mixture:
