@@ -41,6 +41,7 @@ class HardRegularizationConfig(TrainingConfig):
 @dataclass(frozen=True)
 class SoftRegularizationConfig(TrainingConfig):
     epochs: int = 60  # of few frames; they go on improving
+    dev_epochs: int = 5  # dev may have more frames than they are
     batch_size: int = 256
     learning_rate: float = 4e-3
 

@@ -40,12 +40,13 @@ class TrainingConfig:
     label_smoothing: float = 0.0  # share of every hard label that all states have evenly
     threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
     precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
+    dev_epochs: int = 1  # epochs between looks at dev; the weights that are best there are kept
     checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
     shard_weights: bool = False  # several processes divide weights and optimizer among them (FSDP), not only the frames
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.threads, self.checkpoint_steps) < 1:
-            raise ValueError("epochs, batch_size, threads and checkpoint_steps have to be at least 1")
+        if min(self.epochs, self.batch_size, self.threads, self.dev_epochs, self.checkpoint_steps) < 1:
+            raise ValueError("epochs, batch_size, threads, dev_epochs and checkpoint_steps have to be at least 1")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
         check_precision(self.precision)
@@ -149,7 +150,7 @@ def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]]
 
 
 History = list[dict[str, float]]
-"""A record of every epoch: epoch, loss, dev_frame_accuracy, seconds."""
+"""A record of every epoch that dev was looked at after: epoch, loss, dev_frame_accuracy, seconds since the last one."""
 
 
 def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, objective: Objective,
@@ -207,8 +208,10 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
         mean_loss = losses[0] / seen
         check_converging(labels, mean_loss, losses[1], step, rate, state.step)
         if ended:
-            best = end_epoch(model, dev, best, histories, labels, mean_loss, started, config.epochs)
-            losses[0], started = 0.0, time.monotonic()
+            if (epoch + 1) % config.dev_epochs == 0 or epoch + 1 == config.epochs:
+                best = look_at_dev(model, dev, best, histories, labels, epoch + 1, mean_loss, started, config.epochs)
+                started = time.monotonic()
+            losses[0] = 0.0
         state = TrainingState(step + 1, histories, best, losses.tolist(), time.monotonic() - started)
         save_checkpoint(directory, model, optimizer, state)
         losses *= data_parallel.rank() == 0
@@ -218,18 +221,19 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
     return histories
 
 
-def end_epoch(model: AcousticModel | SideBySide, dev: FrameStore, best: dict[str, Tensor], histories: Sequence[History],
-              labels: Sequence[str], mean_loss: Tensor, started: float, num_epochs: int) -> dict[str, Tensor]:
-    """Looks at dev: adds the epoch to each model's history, and returns the best weights so far."""
+def look_at_dev(model: AcousticModel | SideBySide, dev: FrameStore, best: dict[str, Tensor],
+                histories: Sequence[History], labels: Sequence[str], epoch: int, mean_loss: Tensor, started: float,
+                num_epochs: int) -> dict[str, Tensor]:
+    """Adds an epoch to each model's history, and returns the best weights so far."""
     accuracy = frame_accuracy(predictions(model, dev), dev).view(len(labels))
     accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
     highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
     best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
     seconds = (time.monotonic() - started) / len(labels)
     for history, label, loss, on_dev in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
-        history.append({"epoch": len(history) + 1, "loss": loss, "dev_frame_accuracy": on_dev, "seconds": seconds})
-        logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, len(history), num_epochs,
-                    loss, 100 * on_dev, seconds)
+        history.append({"epoch": epoch, "loss": loss, "dev_frame_accuracy": on_dev, "seconds": seconds})
+        logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, epoch, num_epochs, loss,
+                    100 * on_dev, seconds)
     return best
 
 

@@ -181,7 +181,7 @@ def test_a_stage_asked_for_before_its_inputs_exist_is_refused(left_alone):
 @pytest.mark.parametrize("option, message", [
     (("--training.epoch", "3"), "training.epoch"),
     (("--training.epochs", "many"), "training.epochs"),
-    (("--training.epochs", "0"), "epochs, batch_size, threads and checkpoint_steps have to be at least 1"),
+    (("--training.epochs", "0"), "dev_epochs and checkpoint_steps have to be at least 1"),
     (("--conf", "nowhere.toml"), "nowhere.toml: no such config file"),
     (("--soft_targets.unlabelled", "nowhere"), "soft_targets.unlabelled: "),
     (("--soft_targets.unlabelled", "nowhere"), "nowhere: no such data directory; make it"),

@@ -147,6 +147,15 @@ def test_a_training_killed_at_twenty_random_moments_goes_on_to_the_same_weights_
     raise AssertionError(f"only {killed} of 60 were killed on the way")
 
 
+def test_dev_is_looked_at_as_often_as_asked_and_at_the_end(store, tmp_path):
+    _, every = train_on(store, tmp_path / "every", replace(CONFIG, epochs=5))
+    model, some = train_on(store, tmp_path / "some", replace(CONFIG, epochs=5, dev_epochs=2))
+    assert [record["epoch"] for record in some] == [2, 4, 5]
+    assert all(every[record["epoch"] - 1] | {"seconds": record["seconds"]} == record for record in some)
+    assert float((predictions(model, store) == store.pdfs).double().mean()) == max(
+        record["dev_frame_accuracy"] for record in some)
+
+
 def test_a_damaged_checkpoint_is_named(store, tmp_path):
     train_on(store, tmp_path / "run")
     checkpoint = tmp_path / "run" / "checkpoint.safetensors"
