@@ -91,7 +91,7 @@ def main() -> None:
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
            "processes": options.processes, "device": options.device, "engine": options.engine,
-           "config": config}
+           "config": config, "defaults": {name: asdict(table()) for name, table in tables.items()}}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)
         run["lock"] = take_lock(exp / ".lock")

@@ -65,6 +65,8 @@ def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
         return "it reads other stages or tables now"
     for table, old in before["config"].items():
         new = run["config"].get(table, {})
+        # A field that decant did not have then: its default is what decant did then.
+        old = {field: value for field, value in run["defaults"].get(table, {}).items() if field in new} | old
         changed = [f"{table}.{field}" for field in sorted({*new, *old}) if new.get(field) != old.get(field)]
         if changed:
             return f"{', '.join(changed)} changed"

@@ -37,7 +37,7 @@ class Recipe:
         (self.exp / "config.toml").write_text("")
         with open(self.exp / ".lock", "w") as lock:
             run = {"exp": str(self.exp), "stage": None, "stop_stage": 99, "list": False, "corpus": "", "jobs": 1,
-                   "processes": 1, "device": "cpu", "engine": "kaldi", "config": self.config,
+                   "processes": 1, "device": "cpu", "engine": "kaldi", "config": self.config, "defaults": {},
                    "lock": lock.fileno()} | options
             said = ""
             for line in (["1", "first", "--config", "a"],
@@ -72,6 +72,14 @@ def test_a_changed_table_makes_its_stage_run_again_and_an_equal_result_leaves_th
     assert listed == ["stale: a.x changed", "stale: first is stale"]
     said = recipe.run()
     assert "stage  1 first (stale: a.x changed)" in said and "stage  2 second: done, passed over" in said
+
+
+def test_a_field_that_decant_did_not_have_then_had_its_default(recipe):
+    recipe.config["a"]["new"] = 5
+    listed = recipe.run(list=True, defaults={"a": {"x": 7, "new": 5}})
+    assert listed.split() == ["1", "first", "done", "2", "second", "done"]
+    assert "stage  1 first (stale: a.new changed)" in recipe.run(defaults={"a": {"x": 1, "new": 4}})
+    assert recipe.run(defaults={"a": {"x": 1, "new": 4}}).count("done, passed over") == 2
 
 
 def test_another_engine_makes_the_stages_that_search_stale(recipe):
