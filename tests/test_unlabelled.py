@@ -46,7 +46,8 @@ def test_students_learn_from_audio_without_transcripts(left_alone, tmp_path):
                      if (row["system"], row["split"]) == ("ensemble", "dev")]
     assert (both.pdfs[len(train):] == dev.pdfs).double().mean() == pytest.approx(of_ensemble, abs=0.03)
     records = np.load(exp / "soft_targets/pass_0/shard_0.npy", allow_pickle=False)
-    assert records["states"][len(train):, 0].tolist() == both.pdfs[len(train):].tolist()
+    best = torch.from_numpy(records["states"][len(train):, 0].astype(int))
+    assert (best == both.pdfs[len(train):]).double().mean() > 0.98  # but for ties in bfloat16
     name = "temperature_1_seed_1"
     with_audio, without = (load_model(folder / "students" / name)[0] for folder in (exp, left_alone))
     assert not torch.equal(with_audio.layers[1].weight, without.layers[1].weight)
