@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, pairwise, tee
@@ -109,22 +109,13 @@ def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
     return (predicted == store.pdfs.to(predicted.device)).double().mean(dim=-1)
 
 
-def ahead(work: Callable, arguments: Iterable[tuple]) -> Iterator[Future]:
-    """work(*arguments) of each in turn, done by a thread while the one before is in use."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        for now, _ in pairwise(chain((thread.submit(work, *given) for given in arguments), [None])):
-            yield now
-
-
 def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
                 start: int) -> Iterator[tuple[int, Tensor, float]]:
     """For each step from `start` on: its epoch; the indices of the frames that this process reads, int64 [B], of M
     seeds [M, B]; what their mean loss counts (data_parallel.own_share)."""
     steps_an_epoch = math.ceil(num_frames / config.batch_size)
-    epochs = range(start // steps_an_epoch, config.epochs)
-    for epoch, shuffled in zip(epochs, ahead(lambda epoch: [frame_order(num_frames, seed, epoch) for seed in seeds],
-                                             ((epoch,) for epoch in epochs)), strict=True):
-        orders = shuffled.result()
+    for epoch in range(start // steps_an_epoch, config.epochs):
+        orders = [frame_order(num_frames, seed, epoch) for seed in seeds]
         for position in range(max(0, start - epoch * steps_an_epoch), steps_an_epoch):
             part = slice(position * config.batch_size, (position + 1) * config.batch_size)
             index = torch.stack([order[part] for order in orders])
@@ -143,10 +134,12 @@ def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index
 def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]],
                in_thread: bool) -> Iterator[Callable[[], tuple]]:
     """For each of the (indices, epoch) what gives read(indices, epoch); in a thread, while the one before is in use."""
-    if in_thread:
-        yield from (minibatch.result for minibatch in ahead(read, indices))
-    else:
+    if not in_thread:
         yield from (partial(read, *index) for index in indices)
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        for now, _ in pairwise(chain((thread.submit(read, *index) for index in indices), [None])):
+            yield now.result
 
 
 History = list[dict[str, float]]

@@ -91,3 +91,4 @@ if __name__ == "__main__":
     data_parallel.join(torch.device("cpu"))
     given = sys.argv[2:]
     train_here(Path(sys.argv[1]), "--shard" in given, int(given[1]) if "--killed-at" in given else -1)
+    data_parallel.leave()
