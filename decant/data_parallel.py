@@ -4,6 +4,7 @@ Synchronous data parallelism, for the paper's replicas and parameter servers (se
 those that one process gets from the same minibatch, but for the order of sums. In one process all of this does nothing.
 """
 
+import gc
 import os
 from collections.abc import Iterable
 
@@ -25,7 +26,9 @@ def join(device: torch.device) -> None:
 def leave() -> None:
     """Leaves them again, at the end of a program."""
     if distributed.is_initialized():
+        wait()
         distributed.destroy_process_group()
+        gc.collect()
 
 
 def num_processes() -> int:
