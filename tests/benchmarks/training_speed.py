@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +20,19 @@ import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.frame_store import FrameStore, pack
-from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
 from decant.mixing import mixture
 from decant.precision import autocast, has_fast_bfloat16
-from decant.soft_targets import SoftTargets, SoftTargetsConfig, finish_pass, origin, read_soft_targets, write_shard
-from decant.training import TrainingConfig
+from decant.soft_targets import (
+    DistillationConfig,
+    SoftTargets,
+    SoftTargetsConfig,
+    finish_pass,
+    origin,
+    read_soft_targets,
+    write_shard,
+)
+from decant.training import TrainingConfig, read_to
+from steps.acoustic_training import hard_labels, soft_labels
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
           "an4": (AcousticModelConfig(frame_step=4, hidden_layers=4, hidden_units=512, residual=True), 480, 256),
@@ -85,9 +94,9 @@ def main() -> None:
     model = AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(0).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)  # it is the same minibatch over and over
     store = random_store(num_pdfs, device)
-    index = torch.randint(NUM_FRAMES, (batch_size,), device=device)
-    window = sizes.window
-    windows = store.windows(index, window)
+    index, objective = torch.randint(NUM_FRAMES, (batch_size,)), hard_labels(store, sizes, config)
+    read = partial(read_to, device, objective.read, index, 0)
+    windows, labels = read()
 
     def step(loss_of: Callable[[], torch.Tensor], config: TrainingConfig = config) -> None:
         with autocast(config.precision, device):
@@ -104,7 +113,7 @@ def main() -> None:
     bare, operations = products(model, batch_size, dtype, device)
 
     def hard_loss() -> torch.Tensor:
-        return hard_label_loss(model(store.windows(index, window)), store.labels(index))
+        return objective.loss(model, *read())
 
     hard = seconds(lambda: step(hard_loss), device)
     report("the step's matrix products alone", bare, f"{operations / bare / 1e9:.0f} GFLOP/s")
@@ -113,8 +122,8 @@ def main() -> None:
     if dtype == torch.bfloat16:
         float32 = seconds(lambda: step(hard_loss, replace(config, precision="float32")), device)
         report("  the same in float32", float32, f"{float32 / hard:.2f} times as long")
-    gather = seconds(lambda: store.windows(index, window), device)
-    report("  its windows", gather, f"{gather / hard:.1%}")
+    gather = seconds(read, device)
+    report("  its windows and labels", gather, f"{gather / hard:.1%}")
     report("  its optimizer", taken := seconds(optimizer.step, device), f"{taken / hard:.1%}")
     logits = torch.randn(batch_size, num_pdfs, device=device, requires_grad=True)
     size = 4 * logits.numel()
@@ -124,8 +133,7 @@ def main() -> None:
     def loss_alone(loss_of: Callable[[torch.Tensor], torch.Tensor]) -> float:
         return seconds(lambda: torch.autograd.grad(loss_of(logits), logits), device)
 
-    labels = store.labels(index)
-    taken = loss_alone(lambda z: hard_label_loss(z, labels))
+    taken = loss_alone(lambda z: objective.loss(lambda windows: z, windows, labels))
     report("  its loss and the gradient by logits", taken,
            f"{taken / hard:.1%}; logits read and gradients written at {copy / taken:.0%} of the copy rate "
            f"({2 * size / copy / 1e9:.0f} GB/s)")
@@ -136,19 +144,19 @@ def main() -> None:
         measure_soft(Path(folder), model, store, step, report, loss_alone, batch_size)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else \
         1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"peak memory {peak / 1e9:.2f} GB; windows of the batch {windows.numel() * 4 / 1e6:.0f} MB")
+    print(f"peak memory {peak / 1e9:.2f} GB; windows of the batch {windows.nbytes / 1e6:.1f} MB")
 
 
 def ten_side_by_side(sizes: AcousticModelConfig, num_pdfs: int, store: FrameStore, index: torch.Tensor,
                      config: TrainingConfig) -> float:
     """Seconds of a step of ten models in batched matrix products."""
-    device = index.device
+    device, objective = store.device, hard_labels(store, sizes, config)
     ten = SideBySide([AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(seed).to(device) for seed in range(10)])
     optimizer, index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
 
     def step() -> None:
         with autocast(config.precision, device):
-            loss = hard_label_loss(ten(store.windows(index, sizes.window)), store.labels(index)).sum()
+            loss = objective.loss(ten, *read_to(device, objective.read, index, 0)).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -168,28 +176,18 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     finish_pass(folder, 0, origin([model], part, config))
     targets: SoftTargets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
     size = (folder / "pass_0" / "shard_0.npy").stat().st_size
-    index = torch.randint(4096, (batch_size,), device=store.frames.device)
-    mixed = mixture(4096, 1)
-    states, probabilities = targets.batch(index)
-
-    def loss(logits: torch.Tensor) -> torch.Tensor:
-        hard = mixed_label_loss(logits, part.labels(index), part.labels(mixed.partner[index]), mixed.share[index])
-        return distillation_loss(logits, states, probabilities, hard, 5.0)
-
-    def loss_of() -> torch.Tensor:
-        windows = mixed.windows(part, index, model.config.window)
-        logits = model(windows)
-        hard = mixed_label_loss(logits, part.labels(index), part.labels(mixed.partner[index]), mixed.share[index])
-        return distillation_loss(logits, *targets.batch(index), hard, 5.0)
-
-    device = store.frames.device
-    whole = seconds(lambda: step(loss_of), device)
+    index, mixed, device = torch.randint(4096, (batch_size,)), mixture(4096, 1), store.device
+    objective = soft_labels(part, model.config, lambda epoch: (mixed, targets), 5.0, DistillationConfig(),
+                            TrainingConfig())
+    read = partial(read_to, device, objective.read, index, 0)
+    minibatch = read()
+    whole = seconds(lambda: step(lambda: objective.loss(model, *read())), device)
     report("a student's step on a mixture's soft targets", whole, f"{batch_size / whole:,.0f} frames/s")
     gather = seconds(lambda: mixed.windows(part, index, model.config.window), device)
     report("  its windows", gather, f"{gather / whole:.1%}")
     taken = seconds(lambda: targets.batch(index), device)
     report("  its soft targets, read", taken, f"{taken / whole:.1%}; {size / 4096:.0f} bytes a frame")
-    taken = loss_alone(loss)
+    taken = loss_alone(lambda z: objective.loss(lambda windows: z, *minibatch))
     report("  its loss and the gradient by logits", taken, f"{taken / whole:.1%}")
     print(f"soft targets of one model written: {4096 / forward:,.0f} frames/s, forward pass included")
 
