@@ -146,12 +146,14 @@ def load_model(directory: Path) -> tuple[AcousticModel, FbankConfig]:
     """Reads what `save_model` wrote. Raises FileNotFoundError or ValueError naming the folder."""
     if not (directory / "model.safetensors").exists():
         raise FileNotFoundError(f"{directory}: no model.safetensors here; run the stage that trains it")
-    settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
-    if missing := [name for name in NOT_SIZES if name not in settings["acoustic_model"]]:
-        raise ValueError(f"{directory}: config.toml lacks {', '.join(missing)}: it is of an older decant; train again")
-    others = [settings["acoustic_model"].pop(name) for name in NOT_SIZES]
-    features = FbankConfig(**settings["fbank"])
-    model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), *others)
+    try:
+        settings = tomllib.loads((directory / "config.toml").read_text(encoding="utf-8"))
+        others = [settings["acoustic_model"].pop(name) for name in NOT_SIZES]
+        features = FbankConfig(**settings["fbank"])
+        model = AcousticModel(AcousticModelConfig(**settings["acoustic_model"]), *others)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{directory}: config.toml is damaged or of an older decant ({error!r}); train "
+                         "again") from error
     try:
         model.load_state_dict(load_file(directory / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:

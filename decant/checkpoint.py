@@ -72,7 +72,9 @@ def load_checkpoint(directory: Path, model: nn.Module, optimizer: torch.optim.Op
             like = parameters[int(number)]
             moments.setdefault(int(number), {})[kind] = data_parallel.divided_like(x, like) if x.ndim else x
         model.load_state_dict(groups["model"])
-    except (SafetensorError, RuntimeError, LookupError) as error:
-        raise ValueError(f"{path}: damaged, or of another model ({error}); remove it to train anew") from error
+        state = TrainingState(**position, best=groups["best"])
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, of another model or of another decant ({error}); remove it to train "
+                         "anew") from error
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    return TrainingState(**position, best=groups["best"])
+    return state

@@ -7,6 +7,7 @@ those that one process gets from the same minibatch, but for the order of sums. 
 import gc
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,12 +16,15 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+PATIENCE = timedelta(days=1)  # with one that is still at work, on a store's checksums say; torchrun sees which are lost
+
 
 def join(device: torch.device) -> None:
     """Joins the processes that torchrun started, if it did."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         on_gpu = device.type == "cuda"
-        distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE,
+                                       device_id=device if on_gpu else None)
 
 
 def leave() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,3 +37,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
             save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from error
+
+
+def read_array(path: Path) -> np.ndarray:
+    """A .npy file, read from disk as it is used. Raises ValueError naming a damaged file."""
+    try:
+        # Mode "c" (copy on write) maps the file and still lets torch share the memory.
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: truncated or damaged ({error}); run the stage that writes it again") from error

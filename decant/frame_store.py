@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.files import atomic_path
+from decant.files import atomic_path, read_array
 
 MOST = 0.8  # share of a GPU's free memory that a store may fill: the rest is for a training
 
@@ -114,40 +114,30 @@ def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore
     return FrameStore(torch.cat(frames), offsets, torch.cat(pdfs), tuple(names))
 
 
-def concatenate(stores: Sequence[FrameStore]) -> FrameStore:
-    """One store of all utterances, in the stores' order."""
-    names = tuple(name for store in stores for name in store.utterances)
-    ends = torch.cat([store.offsets[1:] - store.offsets[:-1] for store in stores]).cumsum(dim=0)
-    return FrameStore(torch.cat([store.frames for store in stores]), torch.cat([ends.new_zeros(1), ends]),
-                      torch.cat([store.pdfs for store in stores]), names)
-
-
-def write_frame_store(directory: Path, store: FrameStore) -> None:
-    """Writes the store's files."""
+def write_frame_store(directory: Path, *stores: FrameStore) -> None:
+    """Writes the files of one store of all these stores' utterances, in their order."""
     directory.mkdir(parents=True, exist_ok=True)
-    arrays = {"frames": store.frames, "offsets": store.offsets, "pdfs": store.pdfs.int()}
+    ends = torch.cat([store.offsets.diff() for store in stores]).cumsum(dim=0)
+    arrays = {"offsets": torch.cat([ends.new_zeros(1), ends]),
+              "pdfs": torch.cat([store.pdfs for store in stores]).int()}
     for name, array in arrays.items():
         with atomic_path(directory / f"{name}.npy") as path:
             np.save(path, array.numpy(), allow_pickle=False)
+    with atomic_path(directory / "frames.npy") as path, path.open("wb") as file:  # store by store: they may fill memory
+        shape = (int(ends[-1]), *stores[0].frames.shape[1:])
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for store in stores:
+            store.frames.numpy().tofile(file)
     with atomic_path(directory / "utterances.txt") as path:
-        path.write_text("".join(f"{name}\n" for name in store.utterances), encoding="utf-8")
+        path.write_text("".join(f"{name}\n" for store in stores for name in store.utterances), encoding="utf-8")
 
 
 def read_frame_store(directory: Path) -> FrameStore:
     """Opens a store; its frames stay on disk until used. Raises ValueError if its files do not fit together."""
-    arrays = {name: map_array(directory / f"{name}.npy") for name in ("frames", "offsets", "pdfs")}
+    arrays = {name: torch.from_numpy(read_array(directory / f"{name}.npy")) for name in ("frames", "offsets", "pdfs")}
     names = tuple((directory / "utterances.txt").read_text(encoding="utf-8").split("\n")[:-1])
     found = (len(arrays["frames"]), int(arrays["offsets"][-1]), len(arrays["pdfs"]), len(arrays["offsets"]) - 1)
     if found != (found[0],) * 3 + (len(names),):
         raise ValueError(f"{directory}: {found[0]} frames, offsets up to {found[1]}, {found[2]} labels, "
                          f"{found[3]} utterances and {len(names)} names do not fit together; run the stage again")
     return FrameStore(arrays["frames"], arrays["offsets"], arrays["pdfs"], names)
-
-
-def map_array(path: Path) -> Tensor:
-    """A .npy file as a tensor, read from disk as it is used. Raises ValueError naming a damaged file."""
-    try:
-        # Mode "c" (copy on write) maps the file and still lets torch share the memory.
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: truncated or damaged ({error}); run the stage that writes it again") from error

@@ -1,5 +1,6 @@
 """How far long work has come: a bar on a terminal, elsewhere a line a minute."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,11 @@ Item = TypeVar("Item")
 def progress(iterable: Iterable[Item], total: int | None, desc: str, initial: int = 0) -> Iterator[Item]:
     """The items of `iterable`, while stderr shows how many of `total` are done and how long the rest will take.
 
-    `initial` of them were done before.
+    `initial` of them were done before. Of several processes that torchrun started, the first one shows it.
     """
+    if os.environ.get("RANK", "0") != "0":
+        yield from iterable
+        return
     if sys.stderr.isatty():
         yield from tqdm(iterable, desc, total, initial=initial, dynamic_ncols=True, leave=False)
         return

@@ -20,8 +20,7 @@ from decant.files import atomic_path
 UNKNOWN = "-"
 
 # In the order in which tables show them.
-SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student",
-           "generalist", "specialists", "poured_back")
+SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from decant.acoustic_model import AcousticModel
 from decant.ensemble import TEACHERS, ensemble_logits
-from decant.files import atomic_path
+from decant.files import atomic_path, read_array
 from decant.frame_store import FrameStore
 from decant.mixing import mixture
 from decant.precision import autocast, check_precision
@@ -67,6 +67,8 @@ class DistillationConfig:
     def __post_init__(self) -> None:
         if min(self.soft_target_weight, self.hard_label_weight) < 0 or min(self.num_seeds, self.generations) < 1:
             raise ValueError("the weights may not be negative; num_seeds and generations have to be at least 1")
+        if not self.soft_target_weight + self.hard_label_weight:
+            raise ValueError("soft_target_weight and hard_label_weight are both 0: students would learn nothing")
 
 
 def teacher_logits(members: Sequence[AcousticModel], windows: Tensor, config: SoftTargetsConfig) -> Tensor:
@@ -207,7 +209,10 @@ def read_soft_targets(directory: Path, number: int, temperature: float, made_fro
     note = directory / f"pass_{number}" / "pass.json"
     if not note.exists():
         raise FileNotFoundError(f"{note}: this pass's soft targets are not whole; run stage 9 again")
-    written = json.loads(note.read_text())
+    try:
+        written = json.loads(note.read_text())
+    except ValueError as error:
+        raise ValueError(f"{note}: damaged ({error}); run stage 9 again") from error
     if other := [name for name, value in made_from.items() if name != "temperatures" and written.get(name) != value]:
         raise ValueError(f"{note}: soft targets of another {other[0].replace('_', ' ')} than this experiment's "
                          f"({written.get(other[0])}, not {made_from[other[0]]}); run stage 9 again")
@@ -219,14 +224,7 @@ def read_soft_targets(directory: Path, number: int, temperature: float, made_fro
     for path, digest in zip(paths, written["shards"], strict=True):
         if check and file_hash(path) != digest:
             raise ValueError(f"{path}: damaged, its SHA-256 is not the one in pass.json; run stage 9 again")
-        shards.append(map_records(path))
+        shards.append(read_array(path))
     if (found := sum(map(len, shards))) != written["num_frames"]:
         raise ValueError(f"{note}: {written['num_frames']} frames, but the shards have {found}; run stage 9 again")
     return SoftTargets(shards, written["shard_frames"], temperature, written["temperatures"].index(temperature))
-
-
-def map_records(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: truncated or damaged ({error}); run stage 9 again") from error

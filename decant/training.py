@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    seed: int = 0  # added to a model's own number, for another draw of the whole experiment
+    seed: int = 0  # of another draw of the models that this table trains: their first weights, the order of frames
     epochs: int = 8  # passes over the training frames
     batch_size: int = 512  # frames of a minibatch
     learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
@@ -47,6 +47,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.dev_epochs, self.checkpoint_steps) < 1:
             raise ValueError("epochs, batch_size, threads, dev_epochs and checkpoint_steps have to be at least 1")
+        if self.learning_rate <= 0 or not 0 <= self.warmup < 1 or self.weight_decay < 0:
+            raise ValueError(f"learning_rate is {self.learning_rate:g}, warmup {self.warmup:g}, weight_decay "
+                             f"{self.weight_decay:g}; the rate has to be positive, the warm-up a share of the steps "
+                             "from 0 to below 1, the decay not negative")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; it has to be from 0 to {2**31 - 1}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
         check_precision(self.precision)
@@ -88,7 +94,9 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
 
 def frame_order(num_frames: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch visits the frames: int64 [N], a function of seed and epoch alone."""
-    return torch.randperm(num_frames, generator=torch.Generator().manual_seed((seed << 20) + epoch))
+    number = (seed << 20) + epoch
+    folded = (number ^ (number >> 32) * 0x9E3779B1) % 2**32  # of a seed, torch's generator takes 32 bits
+    return torch.randperm(num_frames, generator=torch.Generator().manual_seed(folded))
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
     dev = read_frame_store(alignment / "dev").to(stage.device)
     states = json.loads((alignment / "states.json").read_text())
     models = [AcousticModel(sizes, store.frames.shape[1], **states).initialize(seed).to(stage.device) for seed in seeds]
-    logger.info("%s: training on %s", ", ".join(labels), stage.device)
+    logger.info("%s: training on %s, processes: %d", ", ".join(labels), stage.device, data_parallel.num_processes())
     histories = train(models, store, dev, objective, config, seeds, folders[0], labels)
     priors = log_priors(read_frame_store(alignment / "train").pdfs, models[0].num_pdfs)
     for model, history, folder in zip(models, histories, folders, strict=True):

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 NOT_OUTPUT = ("stage.json", "stage.toml", "log", "timing.json", "history.json")  # they differ where the results do not
@@ -43,6 +44,7 @@ def hash_files(directory: Path) -> dict[str, list]:
             for p in files if p.name not in NOT_OUTPUT}
 
 
+@cache  # many stages read the same ones
 def fingerprint(directory: Path) -> str:
     """Of a finished stage's files as they are now: a file whose size or time changed is read again, so that a change by
     hand makes what follows stale, and a mere copy does not."""
@@ -57,12 +59,19 @@ def fingerprint(directory: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
+def stale_reason(run: dict, name: str, origin: dict) -> str:
     """Why a finished stage is stale, or ""; by what its stage.json says it came from, and what it would now."""
     exp = Path(run["exp"])
     before = json.loads((exp / name / "stage.json").read_text())
-    if origin and any(origin[kind].keys() != before[kind].keys() for kind in ("config", "reads")):
+    if any(origin[kind].keys() != before[kind].keys() for kind in ("config", "reads")):
         return "it reads other stages or tables now"
+    return changed_since(exp, name, json.dumps(run))
+
+
+@cache
+def changed_since(exp: Path, name: str, run_json: str) -> str:
+    """What is not as it was when a stage ran, or that made a stage it read stale; "" if nothing."""
+    run, before = json.loads(run_json), json.loads((exp / name / "stage.json").read_text())
     for table, old in before["config"].items():
         new = run["config"].get(table, {})
         # A field that decant did not have then: its default is what decant did then.
@@ -82,7 +91,7 @@ def stale_reason(run: dict, name: str, origin: dict | None = None) -> str:
             return f"{read} is not there"
         if fingerprint(exp / read) != old:
             return f"{read} changed"
-        if stale_reason(run, read):
+        if changed_since(exp, read, run_json):
             return f"{read} is stale"
     return ""
 

@@ -10,7 +10,7 @@ from decant.acoustic_model import AcousticModel
 from decant.archive import write_matrices
 from decant.data_dir import UtterancesConfig, check_disjoint_speakers, check_unusable, read_data_dir
 from decant.fbank import FbankConfig, compute_fbank_dir
-from decant.frame_store import FramesConfig, FrameStore, concatenate, pack, read_frame_store, write_frame_store
+from decant.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
 from decant.lexicon import read_lexicon
 from decant.progress import progress
 from decant.soft_targets import SoftTargetsConfig, teacher_logits
@@ -50,7 +50,7 @@ def label_audio(stage: Stage, teachers: tuple[Path, ...]) -> None:
                for utterance, x in network_features(stage.exp, frames.features, out, out))
     torch.set_num_threads(stage.jobs)
     pdfs = most_probable(load_models(teachers, stage.device), new.to(stage.device), config)
-    write_frame_store(stage.out / "frames", concatenate([train, replace(new, pdfs=pdfs)]))
+    write_frame_store(stage.out / "frames", train, replace(new, pdfs=pdfs))
     logger.info("%s: %d frames of %d utterances, beside %d of train", data, len(new), len(new.utterances), len(train))
 
 

@@ -72,6 +72,10 @@ def test_a_model_folder_that_is_empty_or_of_other_sizes_is_named(tmp_path):
     config.write_text(config.read_text().replace("hidden_units = 8", "hidden_units = 32"))
     with pytest.raises(ValueError, match="damaged or does not fit config.toml"):
         load_model(tmp_path)
+    for text in ("[acoustic_model", "", config.read_text().replace("num_pdfs", "num_states")):
+        config.write_text(text)
+        with pytest.raises(ValueError, match=f"{tmp_path}: config.toml is damaged or of an older decant"):
+            load_model(tmp_path)
 
 
 def test_an_untrained_model_predicts_all_states_alike():

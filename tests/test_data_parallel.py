@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.tensor import DTensor
 
 from decant import data_parallel
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, save_model
@@ -33,10 +34,11 @@ def train_here(directory, shard=False, killed_at=-1):
     store = pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
     sizes = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
     model = AcousticModel(sizes, num_bins=2, num_pdfs=2).initialize(7)
-    steps = 0
+    steps, divided = 0, set()
 
     def batch_loss(model, index, epoch):
         nonlocal steps
+        divided.add(any(isinstance(x, DTensor) for x in model.parameters()))
         if steps == killed_at and data_parallel.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         steps += 1
@@ -46,6 +48,7 @@ def train_here(directory, shard=False, killed_at=-1):
     [history] = train([model], store, store, objective, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
     if data_parallel.rank() == 0:
         (directory / "history.json").write_text(json.dumps(history))
+        (directory / "how.json").write_text(json.dumps([data_parallel.num_processes(), *divided]))
     save_model(directory, model, FbankConfig(num_bins=20))
 
 
@@ -70,6 +73,7 @@ def test_several_processes_train_as_one_does(tmp_path, processes, options):
     train_here(tmp_path / "one")
     done = train_together(tmp_path / "several", processes, *options)
     assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "several" / "how.json").read_text()) == [processes, "--shard" in options]
     assert_same_training(tmp_path / "several", tmp_path / "one")
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.frame_store import concatenate, free_memory, pack, read_frame_store, write_frame_store
+from decant.frame_store import free_memory, pack, read_frame_store, write_frame_store
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def test_utterances_are_found_again(folder):
 def test_stores_one_after_the_other_keep_their_utterances_apart(folder):
     store = read_frame_store(folder)
     more = pack([("c", np.array([[20.0], [21]]), np.array([1, 2]))])
-    both = concatenate([store, more])
+    write_frame_store(folder / "both", store, more)
+    both = read_frame_store(folder / "both")
     assert both.utterances == ("a", "b", "c") and both.pdfs.tolist() == [4, 5, 6, 7, 8, 1, 2]
     assert both.windows(torch.tensor([4, 5]), range(-1, 2))[:, :, 0].tolist() == [[10, 11, 11], [20, 20, 21]]
 

@@ -61,15 +61,23 @@ def test_soft_targets_regularise_a_small_share_of_the_data(left_alone):
     assert "its soft targets keep" in (left_alone / "report/RESULTS.md").read_text()
 
 
-def test_two_processes_train_the_network_that_one_trains(left_alone):
+def test_two_processes_train_the_networks_that_one_trains(left_alone):
+    """All of them; the ensemble's members side by side, and the second generation's soft targets by both as well."""
     exp = left_alone.with_name("together")
     shutil.copytree(left_alone, exp)
-    done = run(exp, "--stage", "7", "--stop-stage", "7", "--processes", "2")
+    done = run(exp, "--stage", "7", "--stop-stage", "11", "--processes", "2", "--ensemble.side_by_side", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    one, two = (json.loads((folder / "baseline/history.json").read_text()) for folder in (left_alone, exp))
-    assert [epoch["loss"] for epoch in two] == pytest.approx([epoch["loss"] for epoch in one], rel=1e-3)
-    for a, b in zip(*(load_model(folder / "baseline")[0].parameters() for folder in (left_alone, exp)), strict=True):
-        torch.testing.assert_close(a, b, rtol=0.01, atol=0.01)
+    for stage in ("baseline", "ensemble", "students", "regularization"):
+        assert "training on cpu, processes: 2" in (exp / stage / "log").read_text()
+    assert "member_02, member_03: training" in (exp / "ensemble/log").read_text()
+    for name in ("baseline", "ensemble/member_03"):
+        one, two = (json.loads((folder / name / "history.json").read_text()) for folder in (left_alone, exp))
+        assert [epoch["loss"] for epoch in two] == pytest.approx([epoch["loss"] for epoch in one], rel=1e-3)
+        for a, b in zip(*(load_model(folder / name)[0].parameters() for folder in (left_alone, exp)), strict=True):
+            torch.testing.assert_close(a, b, rtol=0.01, atol=0.01)
+    models, expected = ({path.relative_to(folder) for stage in ("students", "regularization")
+                         for path in (folder / stage).glob("**/model.safetensors")} for folder in (exp, left_alone))
+    assert models == expected and len(models) > 4
     shutil.rmtree(exp)
 
 

@@ -141,6 +141,9 @@ def test_a_truncated_and_a_changed_shard_are_named(teacher, tmp_path):
     shard.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="shard_1.npy: truncated or damaged"):
         read_soft_targets(tmp_path, 0, 1.0, made_from)
+    (tmp_path / "pass_0" / "pass.json").write_text("")
+    with pytest.raises(ValueError, match="pass.json: damaged"):
+        read_soft_targets(tmp_path, 0, 1.0, made_from)
 
 
 def test_settings_that_cannot_be_are_refused():
@@ -152,3 +155,5 @@ def test_settings_that_cannot_be_are_refused():
         SoftTargetsConfig(num_states=0)
     with pytest.raises(ValueError, match="may not be negative"):
         DistillationConfig(hard_label_weight=-0.5)
+    with pytest.raises(ValueError, match="students would learn nothing"):
+        DistillationConfig(soft_target_weight=0.0, hard_label_weight=0.0)

@@ -164,6 +164,15 @@ def test_a_damaged_checkpoint_is_named(store, tmp_path):
         train_on(store, tmp_path / "run")
 
 
+@pytest.mark.parametrize("position", ['{"step": 21, "history": []}', "{"])
+def test_a_checkpoint_of_an_older_decant_or_without_its_place_is_named(store, tmp_path, position):
+    train_on(store, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    write_tensors(checkpoint, load_file(checkpoint), {"position": position})
+    with pytest.raises(ValueError, match="checkpoint.safetensors: damaged, of another model or of another decant"):
+        train_on(store, tmp_path / "run")
+
+
 def test_of_two_epochs_equally_good_on_dev_the_first_is_kept(store, tmp_path):
     """No accuracy is a float32: compared in that, half of them would beat themselves."""
     weights = []
@@ -296,6 +305,50 @@ def test_every_epoch_visits_every_frame_once_in_an_order_of_its_own():
     assert all(sorted(order.tolist()) == list(range(50)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 3
     assert torch.equal(orders[1], frame_order(50, 1, 1))
+
+
+def test_seeds_of_any_size_have_orders_of_their_own():
+    seeds = [1, 1 + 2**12, 1 + 2**13, 64_000_001, 20_240_101_000_001]
+    assert len({tuple(frame_order(50, seed, 0).tolist()) for seed in seeds}) == len(seeds)
+
+
+@pytest.mark.parametrize(("field", "value"), [
+    ("learning_rate", 0.0), ("warmup", 5.0), ("weight_decay", -1.0), ("seed", -1), ("label_smoothing", 1.0),
+    ("precision", "float8"), ("epochs", 0)])
+def test_settings_that_cannot_be_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=field):
+        TrainingConfig(**{field: value})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_computes_in_the_precision_asked_for_and_dev_in_float32(store, tmp_path, precision):
+    seen = {"training": set(), "dev": set()}
+
+    def loss(model, index, epoch):
+        logits = model.layers[1](store.windows(index, SIZES.window).float().flatten(1))
+        seen["training"].add(logits.dtype)
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
+
+    class Looked(AcousticModel):
+        def forward(self, windows):
+            if torch.is_inference_mode_enabled():
+                seen["dev"].add(self.layers[1](windows.float().flatten(1)).dtype)
+            return super().forward(windows)
+
+    model = Looked(SIZES, num_bins=2, num_pdfs=2).initialize(7)
+    objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), loss)
+    train([model], store, store, objective, replace(CONFIG, precision=precision), [7], tmp_path / "run", ["test"])
+    assert seen == {"training": {getattr(torch, precision)}, "dev": {torch.float32}}
+
+
+def test_hard_labels_are_smoothed_as_the_config_says(store):
+    model = AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(7)
+    torch.nn.init.normal_(model.layers[-1].weight)
+    index = torch.arange(len(store))
+    for smoothing in (0.0, 0.2):
+        objective = hard_labels(store, SIZES, replace(CONFIG, label_smoothing=smoothing))
+        expected = hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index), smoothing)
+        torch.testing.assert_close(objective.loss(model, *objective.read(index, 0)), expected)
 
 
 def test_the_learning_rate_rises_then_falls_linearly():
