@@ -16,7 +16,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(days=1)  # with one that is still at work, on a store's checksums say; torchrun sees which are lost
+# How long processes wait for one that still works by itself, on checksums say. Lost ones are torchrun's to notice.
+PATIENCE = timedelta(days=1)
 
 
 def join(device: torch.device) -> None:

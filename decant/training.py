@@ -9,11 +9,10 @@ The letters: B batch, N frames, S pdf-ids.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, pairwise, tee
+from itertools import tee
 from pathlib import Path
 
 import torch
@@ -23,6 +22,7 @@ from decant import data_parallel
 from decant.acoustic_model import AcousticModel, SideBySide
 from decant.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.frame_store import FrameStore
+from decant.minibatches import minibatches, read_ahead, read_to
 from decant.precision import autocast, check_precision
 from decant.progress import progress
 
@@ -92,13 +92,6 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
     return config.learning_rate * min((step + 1) / warmup, (num_steps - step) / max(1, num_steps - warmup))
 
 
-def frame_order(num_frames: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the frames: int64 [N], a function of seed and epoch alone."""
-    number = (seed << 20) + epoch
-    folded = (number ^ (number >> 32) * 0x9E3779B1) % 2**32  # of a seed, torch's generator takes 32 bits
-    return torch.randperm(num_frames, generator=torch.Generator().manual_seed(folded))
-
-
 @torch.inference_mode()
 def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size: int = 4096) -> Tensor:
     """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
@@ -115,39 +108,6 @@ def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
     """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...], where the
     predictions are."""
     return (predicted == store.pdfs.to(predicted.device)).double().mean(dim=-1)
-
-
-def minibatches(num_frames: int, config: TrainingConfig, seeds: Sequence[int],
-                start: int) -> Iterator[tuple[int, Tensor, float]]:
-    """For each step from `start` on: its epoch; the indices of the frames that this process reads, int64 [B], of M
-    seeds [M, B]; what their mean loss counts (data_parallel.own_share)."""
-    steps_an_epoch = math.ceil(num_frames / config.batch_size)
-    for epoch in range(start // steps_an_epoch, config.epochs):
-        orders = [frame_order(num_frames, seed, epoch) for seed in seeds]
-        for position in range(max(0, start - epoch * steps_an_epoch), steps_an_epoch):
-            part = slice(position * config.batch_size, (position + 1) * config.batch_size)
-            index = torch.stack([order[part] for order in orders])
-            yield epoch, *data_parallel.own_share(index if len(seeds) > 1 else index[0])
-
-
-def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index: Tensor,
-            epoch: int) -> tuple[Tensor, ...]:
-    """A minibatch on the device that trains; by way of pinned memory, from which a GPU copies while it computes."""
-    if device.type == "cpu":
-        return read(index, epoch)
-    return tuple(x if x.is_cuda else x.pin_memory().to(device, non_blocking=True)
-                 for x in read(index.pin_memory(), epoch))
-
-
-def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]],
-               in_thread: bool) -> Iterator[Callable[[], tuple]]:
-    """For each of the (indices, epoch) what gives read(indices, epoch); in a thread, while the one before is in use."""
-    if not in_thread:
-        yield from (partial(read, *index) for index in indices)
-        return
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        for now, _ in pairwise(chain((thread.submit(read, *index) for index in indices), [None])):
-            yield now.result
 
 
 History = list[dict[str, float]]
@@ -181,7 +141,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
     histories, best = state.histories or [[] for _ in models], state.best
     started = time.monotonic() - state.epoch_seconds
     objective = replace(objective, read=partial(read_to, device, objective.read))
-    plan, same_plan = tee(minibatches(len(store), config, seeds, state.step))
+    plan, same_plan = tee(minibatches(len(store), config.batch_size, config.epochs, seeds, state.step))
     reads = read_ahead(objective.read, ((index, epoch) for epoch, index, _ in same_plan), device.type == "cuda")
     steps = progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step)
     for step, (epoch, index, weight), read in zip(steps, plan, reads, strict=True):

@@ -59,7 +59,9 @@ def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], frames: Path, d
 def main(stage: Stage) -> None:
     config, ensemble = stage.config(soft_targets=SoftTargetsConfig, ensemble=EnsembleConfig)
     teachers = tuple(member_folders(stage.exp, ensemble.num_members))
-    label_audio(stage, teachers)
+    if data_parallel.rank() == 0:
+        label_audio(stage, teachers)
+    data_parallel.wait()  # for its frames
     if config.stored:
         write_soft_targets(stage, teachers, student_frames(stage, stage.out), stage.out)
 

@@ -1,8 +1,8 @@
 """One stage's bookkeeping: is it done, stale or to do; run it; keep what it wrote only when it is whole.
 
-    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--trains] -- PROGRAM
+    stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--by-processes] -- PROGRAM
 
-is a line of steps/stages.sh; --trains: by as many processes as run.sh's --processes says.
+is a line of steps/stages.sh; --by-processes: as many as run.sh's --processes says work on it together.
 
 A stage works in `EXP/NAME.partial` and is renamed to `EXP/NAME` when its program has succeeded; a program that is
 started again finds what it had written there, as long as config and inputs are the same. `stage.json` keeps what the
@@ -59,19 +59,25 @@ def fingerprint(directory: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def stale_reason(run: dict, name: str, origin: dict) -> str:
+@cache
+def asked() -> dict:
+    """What run.sh was asked for, as steps/configure.py found it."""
+    return json.loads(os.environ["DECANT_RUN"])
+
+
+def stale_reason(name: str, origin: dict) -> str:
     """Why a finished stage is stale, or ""; by what its stage.json says it came from, and what it would now."""
-    exp = Path(run["exp"])
-    before = json.loads((exp / name / "stage.json").read_text())
+    before = json.loads((Path(asked()["exp"]) / name / "stage.json").read_text())
     if any(origin[kind].keys() != before[kind].keys() for kind in ("config", "reads")):
         return "it reads other stages or tables now"
-    return changed_since(exp, name, json.dumps(run))
+    return changed_since(name)
 
 
 @cache
-def changed_since(exp: Path, name: str, run_json: str) -> str:
+def changed_since(name: str) -> str:
     """What is not as it was when a stage ran, or that made a stage it read stale; "" if nothing."""
-    run, before = json.loads(run_json), json.loads((exp / name / "stage.json").read_text())
+    run, exp = asked(), Path(asked()["exp"])
+    before = json.loads((exp / name / "stage.json").read_text())
     for table, old in before["config"].items():
         new = run["config"].get(table, {})
         # A field that decant did not have then: its default is what decant did then.
@@ -91,7 +97,7 @@ def changed_since(exp: Path, name: str, run_json: str) -> str:
             return f"{read} is not there"
         if fingerprint(exp / read) != old:
             return f"{read} changed"
-        if changed_since(exp, read, run_json):
+        if changed_since(read):
             return f"{read} is stale"
     return ""
 
@@ -111,9 +117,9 @@ def write_note(note: Path, content: dict) -> None:
     temporary.replace(note)
 
 
-def run_stage(run: dict, directory: Path, origin: dict, program: list[str], trains: bool) -> None:
+def run_stage(directory: Path, origin: dict, program: list[str], by_processes: bool) -> None:
     """Runs the program in the partial folder, goes on in one that an interrupted run left, renames it at the end."""
-    partial = directory.with_name(directory.name + ".partial")
+    run, partial = asked(), directory.with_name(directory.name + ".partial")
     note = partial / "stage.json"
     if partial.exists() and not left_by(note, origin):
         shutil.rmtree(partial)
@@ -126,7 +132,7 @@ def run_stage(run: dict, directory: Path, origin: dict, program: list[str], trai
     arguments = ["--exp", run["exp"], "--out", str(partial), "--jobs", str(run["jobs"]), "--device", run["device"],
                  "--corpus", run["corpus"], "--engine", run["engine"]]
     together = ["-m", "steps.torchrun", "--standalone", "--nproc-per-node", str(run["processes"])]
-    launcher = together if trains and run["processes"] > 1 else []
+    launcher = together if by_processes and run["processes"] > 1 else []
     status = subprocess.run([sys.executable, *launcher, *program, *arguments], pass_fds=[run["lock"]]).returncode
     if status != 0:
         sys.exit(f"{' '.join(program)} failed (exit status {status}); its log: {partial / 'log'}")
@@ -150,10 +156,10 @@ def main() -> None:
     parser.add_argument("--reads", nargs="*", default=[])
     parser.add_argument("--config", nargs="*", default=[])
     parser.add_argument("--by-engine", action="store_true")
-    parser.add_argument("--trains", action="store_true")
+    parser.add_argument("--by-processes", action="store_true")
     separator = sys.argv.index("--")
     stage, program = parser.parse_args(sys.argv[1:separator]), sys.argv[separator + 1:]
-    run = json.loads(os.environ["DECANT_RUN"])
+    run = asked()
     exp, directory = Path(run["exp"]), Path(run["exp"]) / stage.name
     wanted = (run["stage"] or 0) <= stage.number <= run["stop_stage"]
     missing = [name for name in stage.reads if not (exp / name / "stage.json").exists()]
@@ -170,7 +176,7 @@ def main() -> None:
               "reads": {name: fingerprint(exp / name) for name in stage.reads},
               "corpus": "" if stage.reads else run["corpus"], "engine": run["engine"] if stage.by_engine else ""}
     done = (directory / "stage.json").exists()
-    stale = stale_reason(run, stage.name, origin) if done else ""
+    stale = stale_reason(stage.name, origin) if done else ""
     state = f"stale: {stale}" if stale else "done" if done else "to do"
     if run["list"]:
         print(f"{title:<16} {state}")
@@ -184,7 +190,7 @@ def main() -> None:
         if run["stage"] is not None:  # asked for: from the start, and no longer done until it is
             shutil.rmtree(directory, ignore_errors=True)
             shutil.rmtree(directory.with_name(directory.name + ".partial"), ignore_errors=True)
-        run_stage(run, directory, origin, program, stage.trains)
+        run_stage(directory, origin, program, stage.by_processes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # The stages that all recipes share, by number; recipes/<corpus>/run.sh comes to them after its own.
 #
-#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--trains] -- PROGRAM
+#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--by-processes] -- PROGRAM
 #
 # runs PROGRAM unless the stage is done: it finds the named stages' folders in the experiment folder and the named
 # tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
@@ -26,25 +26,26 @@ stage 6 alignment --reads data lang fbank monophone tied graph \
   --config utterances adaptation frames realignment --by-engine -- steps/align.py
 
 # The baseline acoustic model, which is the ensemble's first member: model.safetensors, config.toml, history.json
-stage 7 baseline --reads fbank alignment --config acoustic_model training --trains -- steps/train_baseline.py
+stage 7 baseline --reads fbank alignment --config acoustic_model training --by-processes -- steps/train_baseline.py
 
 # The other members, which differ in their seed alone: member_02 ... member_10
-stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble --trains -- steps/train_ensemble.py
+stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemble \
+  --by-processes -- steps/train_ensemble.py
 
 # The ensemble's most probable states on the training frames, for every temperature: pass_<p>/shard_<i>.npy; those of
 # audio without transcripts too, if soft_targets.unlabelled names some: frames/
 stage 9 soft_targets --reads data lang fbank tied graph alignment baseline ensemble \
-  --config utterances adaptation frames ensemble soft_targets --by-engine -- steps/make_soft_targets.py
+  --config utterances adaptation frames ensemble soft_targets --by-engine --by-processes -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
 stage 10 students --reads fbank alignment baseline ensemble soft_targets \
   --config acoustic_model ensemble soft_targets distillation student_training \
-  --trains -- steps/train_students.py
+  --by-processes -- steps/train_students.py
 
 # Networks on a small share of the training utterances, by hard labels and by the baseline's soft targets
 stage 11 regularization --reads fbank alignment baseline \
   --config acoustic_model regularization hard_regularization_training soft_regularization_training \
-  --trains -- steps/train_regularized.py
+  --by-processes -- steps/train_regularized.py
 
 # Every system on dev and test: decoded with what dev chose; results.json, regularization.json
 stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students \

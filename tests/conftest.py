@@ -1,5 +1,6 @@
 import pytest
 from small_recipe import TINY, run
+from small_training import two_bins
 
 
 @pytest.fixture(scope="session")
@@ -10,3 +11,9 @@ def left_alone(tmp_path_factory):
     done = run(folder / "alone")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "alone"
+
+
+@pytest.fixture
+def store():
+    """200 frames of two bins, in memory."""
+    return two_bins()

@@ -8,15 +8,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from small_training import SIZES, two_bins
 from torch.distributed.tensor import DTensor
 
 from decant import data_parallel
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, save_model
+from decant.acoustic_model import AcousticModel, load_model, save_model
 from decant.fbank import FbankConfig
-from decant.frame_store import pack
 from decant.losses import hard_label_loss
 from decant.training import Objective, TrainingConfig, train
 
@@ -26,13 +25,8 @@ CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_
 
 
 def train_here(directory, shard=False, killed_at=-1):
-    """200 frames of two bins, whose label says which is larger, in minibatches of 33: an epoch's last one has 2 frames.
-
-    Process 1 kills itself at step `killed_at`.
-    """
-    frames = np.random.default_rng(0).normal(size=(200, 2))
-    store = pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
-    sizes = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
+    """200 frames in minibatches of 33: an epoch's last one has 2. Process 1 kills itself at step `killed_at`."""
+    store, sizes = two_bins(), replace(SIZES, residual=True)
     model = AcousticModel(sizes, num_bins=2, num_pdfs=2).initialize(7)
     steps, divided = 0, set()
 
@@ -42,7 +36,7 @@ def train_here(directory, shard=False, killed_at=-1):
         if steps == killed_at and data_parallel.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         steps += 1
-        return hard_label_loss(model(store.windows(index, range(-1, 2))), store.labels(index))
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
 
     objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), batch_loss)
     [history] = train([model], store, store, objective, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])

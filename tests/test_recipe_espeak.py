@@ -65,6 +65,10 @@ def test_two_processes_train_the_networks_that_one_trains(left_alone):
     """All of them; the ensemble's members side by side, and the second generation's soft targets by both as well."""
     exp = left_alone.with_name("together")
     shutil.copytree(left_alone, exp)
+    done = run(exp, "--stage", "9", "--stop-stage", "9", "--processes", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for note in ("soft_targets/pass_0/pass.json", "soft_targets/pass_1/pass.json"):
+        assert (exp / note).read_text() == (left_alone / note).read_text()
     done = run(exp, "--stage", "7", "--stop-stage", "11", "--processes", "2", "--ensemble.side_by_side", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     for stage in ("baseline", "ensemble", "students", "regularization"):

@@ -20,18 +20,18 @@ import torch
 
 from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.frame_store import FrameStore, pack
+from decant.minibatches import read_to
 from decant.mixing import mixture
 from decant.precision import autocast, has_fast_bfloat16
 from decant.soft_targets import (
     DistillationConfig,
-    SoftTargets,
     SoftTargetsConfig,
     finish_pass,
     origin,
     read_soft_targets,
     write_shard,
 )
-from decant.training import TrainingConfig, read_to
+from decant.training import TrainingConfig
 from steps.acoustic_training import hard_labels, soft_labels
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
@@ -169,12 +169,12 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     """Soft targets: writing and reading them, and a student's step on mixtures."""
     config = SoftTargetsConfig()
     part = replace(store, frames=store.frames[:4096], pdfs=store.pdfs[:4096], offsets=torch.tensor([0, 4096]))
-    part = part.to(store.frames.device)
+    part = part.to(store.device)
     started = time.perf_counter()
     write_shard(folder, [model], part, config, 0, 0)
     forward = time.perf_counter() - started
     finish_pass(folder, 0, origin([model], part, config))
-    targets: SoftTargets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
+    targets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
     size = (folder / "pass_0" / "shard_0.npy").stat().st_size
     index, mixed, device = torch.randint(4096, (batch_size,)), mixture(4096, 1), store.device
     objective = soft_labels(part, model.config, lambda epoch: (mixed, targets), 5.0, DistillationConfig(),

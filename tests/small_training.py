@@ -1,0 +1,33 @@
+"""A network small enough for tests, which learns in seconds, and its training."""
+
+import numpy as np
+import torch
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig
+from decant.frame_store import FrameStore, pack
+from decant.losses import hard_label_loss
+from decant.training import Objective, TrainingConfig, train
+
+SIZES = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16)
+CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_steps=4)
+
+
+def two_bins() -> FrameStore:
+    """200 frames of two bins whose label says which bin is larger."""
+    frames = np.random.default_rng(0).normal(size=(200, 2))
+    return pack([("a", frames, (frames[:, 0] > frames[:, 1]).astype(int))])
+
+
+def network(seed: int = 7) -> AcousticModel:
+    return AcousticModel(SIZES, num_bins=2, num_pdfs=2).initialize(seed)
+
+
+def train_on(store, directory, config=CONFIG, loss=None):
+    model = network()
+
+    def batch_loss(model, index, epoch):
+        return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
+
+    objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), loss or batch_loss)
+    [history] = train([model], store, store, objective, config, [7], directory, ["test"])
+    return model, history
