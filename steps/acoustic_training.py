@@ -46,8 +46,8 @@ def train_models(stage: Stage, alignment: Path, sizes: AcousticModelConfig, stor
             with atomic_path(folder / "history.json") as path:
                 path.write_text(json.dumps(history, indent=1) + "\n")
         save_model(folder, model, read_fbank_config(stage.exp / "fbank" / "train"))
+    data_parallel.wait()  # until the models are written, the checkpoint is all there is
     (folders[0] / "checkpoint.safetensors").unlink(missing_ok=True)
-    data_parallel.wait()
 
 
 def hard_labels(store: FrameStore, sizes: AcousticModelConfig, training: TrainingConfig) -> Objective:

@@ -76,8 +76,11 @@ def run_step(main: Callable[[Stage], None]) -> None:
     except BrokenProcessPool:
         logger.error("error: a worker process was killed, perhaps for want of memory; try fewer --jobs")
         sys.exit(1)
-    except Exception:
-        logger.exception("error: unexpected")
+    except Exception as error:
+        if "closed by peer" in str(error):  # gloo's words
+            logger.error("error: another process of this stage has ended; its own error says why")
+        else:
+            logger.exception("error: unexpected")
         sys.exit(1)
 
 

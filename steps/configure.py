@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--conf", default="", help=f"the recipe's settings [conf/{recipe}.toml]")
     parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
-    parser.add_argument("--processes", type=int, default=1, help="that train a model together")
+    parser.add_argument("--processes", type=int, default=1, help="that share trainings and soft targets")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
     parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns and decodes (6, 9, 13)")
     parser.exit_on_error = True
@@ -77,6 +77,10 @@ def main() -> None:
         raise ValueError(f"{conf}: triphone.lda_dim needs tied states; set state_tying.num_leaves")
     if configured["frames"].features == "fmllr" and not configured["triphone"].speaker_adaptation:
         raise ValueError(f"{conf}: frames.features is fmllr, which needs triphone.speaker_adaptation = true")
+
+    if options.processes > 1 and configured["training"].shard_weights and configured["ensemble"].side_by_side > 1:
+        raise ValueError(f"{conf}: members side by side do not divide their weights; set ensemble.side_by_side "
+                         "to 1, or training.shard_weights to false")
 
     config = {name: asdict(table) for name, table in configured.items()}
     # Stages read these paths; what stands there is what counts.

@@ -1,9 +1,11 @@
 # Sourced by every recipe's run.sh as `. steps/start.sh RECIPE "$@"`, in the repository's root: reads the options
 # (steps/configure.py, which starts run.sh once more) and defines `stage`, the bookkeeping (steps/stage.py).
 
-if [ -z "${VIRTUAL_ENV:-}" ]; then
-  [ -x .venv/bin/python ] || { echo "error: there is no environment yet; run: make .venv/installed" >&2; exit 1; }
+if [ -x .venv/bin/python ]; then
   export PATH="$PWD/.venv/bin:$PATH"
+elif [ -z "${VIRTUAL_ENV:-}" ]; then
+  echo "error: there is no environment yet; run: make .venv/installed" >&2
+  exit 1
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 # glibc would give each minibatch's arrays back to the system, whose pages then fault in again: 3 ms of a step of 26.

@@ -58,16 +58,17 @@ def best_dev_accuracy(folder: Path) -> float:
 
 
 def ready_targets(stage: Stage, generation: int, teachers: tuple[Path, ...]) -> dict:
-    """Sees that a generation's soft targets are there and whole; returns what they are made from. {}: none are stored.
-    """
+    """Sees that a generation's soft targets are there, and that stage 9's are whole; returns what they are made from.
+    {}: none are stored."""
     [teaching] = stage.config(soft_targets=SoftTargetsConfig)
     if not teaching.stored:
         return {}
     folder, frames = targets_folder(stage, generation), student_frames(stage, stage.exp / "soft_targets")
     source = (made_from(stage, teachers, frames) if generation == 1 else
               write_soft_targets(stage, teachers, frames, folder))
+    check = generation == 1 and data_parallel.rank() == 0  # later ones have just been written
     for number in range(teaching.num_passes):
-        read_soft_targets(folder, number, teaching.temperatures[0], source, check=data_parallel.rank() == 0)
+        read_soft_targets(folder, number, teaching.temperatures[0], source, check)
     return source
 
 
