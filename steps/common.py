@@ -78,7 +78,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
         sys.exit(1)
     except Exception as error:
         if "closed by peer" in str(error):  # gloo's words
-            logger.error("error: another process of this stage has ended; its own error says why")
+            logger.error("error: another process of this stage has ended; its own error, or torchrun's, says why")
         else:
             logger.exception("error: unexpected")
         sys.exit(1)

@@ -143,13 +143,6 @@ def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, t
         {line.split()[0] for line in lines} - unknown)
 
 
-def test_features_that_no_system_adapts_are_refused_before_any_work(left_alone):
-    done = run(left_alone.parent / "none", "--triphone.speaker_adaptation", "false")
-    assert done.returncode != 0
-    assert "frames.features is fmllr, which needs triphone.speaker_adaptation = true" in done.stderr
-    assert not (left_alone.parent / "none").exists()
-
-
 def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_results(left_alone):
     exp = left_alone.parent / "killed"
     for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
@@ -197,6 +190,10 @@ def test_a_stage_asked_for_before_its_inputs_exist_is_refused(left_alone):
     (("--conf", "nowhere.toml"), "nowhere.toml: no such config file"),
     (("--soft_targets.unlabelled", "nowhere"), "soft_targets.unlabelled: "),
     (("--soft_targets.unlabelled", "nowhere"), "nowhere: no such data directory; make it"),
+    (("--triphone.speaker_adaptation", "false"),
+     "frames.features is fmllr, which needs triphone.speaker_adaptation = true"),
+    (("--processes", "2", "--training.shard_weights", "true", "--ensemble.side_by_side", "2"),
+     "members side by side do not divide their weights"),
 ])
 def test_a_wrong_option_fails_before_any_work(left_alone, option, message):
     done = run(left_alone.parent / "none", *option)
