@@ -23,12 +23,14 @@ log = logging.getLogger(__name__)
 
 
 def read_audio(
-    path: Path, sample_rate: int, start: float | None = None, end: float | None = None, channel: int | None = None
+    path: Path, sample_rate: int, start: float | None = None, end: float | None = None, channel: int | None = None,
+    speed: float = 1.0,
 ) -> np.ndarray:
     """The samples of an audio file, or of its part from `start` to `end` in seconds: float32 [N], 16-bit scale.
 
     Audio of another rate is resampled to `sample_rate`, and the log says so once for each rate and process. A
-    file of several channels needs a `channel`, counted from 0.
+    file of several channels needs a `channel`, counted from 0. speed: how many times as fast it is played, in
+    hundredths, which moves its pitch too (sox's `speed`).
     Raises FileNotFoundError, and ValueError for a file that is empty, truncated or not audio, for a sample that
     is not finite, for a missing or wrong `channel`, and for a segment that is not in the file.
     """
@@ -51,9 +53,10 @@ def read_audio(
         raise ValueError(f"{path}: sample {place} is not a finite number; make the file again")
     if rate != sample_rate:
         _notice_resampling(rate, sample_rate)
-        waveform = torch.from_numpy(np.ascontiguousarray(samples))
-        samples = torchaudio.functional.resample(waveform, rate, sample_rate).numpy()
-    return samples * np.float32(32768)
+    waveform = torch.from_numpy(np.ascontiguousarray(samples))
+    for have, want in ((rate, sample_rate), (round(100 * speed), 100)):
+        waveform = torchaudio.functional.resample(waveform, have, want)  # as it is, where they are the same
+    return waveform.numpy() * np.float32(32768)
 
 
 def duration(path: Path) -> float:

@@ -10,9 +10,10 @@ so that it can be moved together with its audio, and `wav.scp` may not hold shel
 import logging
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,6 +40,18 @@ class Utterance:
     words: tuple[str, ...]
     start: float | None = None  # seconds into `audio`; None: the whole file
     end: float | None = None  # seconds into `audio`
+    speed: float = field(default=1.0, repr=False)  # how many times as fast as recorded it is heard
+
+
+def at_speed(utterance: Utterance, speed: float) -> Utterance:
+    """The utterance spoken so many times as fast, by a speaker of its own; named as Kaldi's
+    perturb_data_dir_speed.sh does."""
+    return replace(utterance, id=f"sp{speed:g}-{utterance.id}", speaker=f"sp{speed:g}-{utterance.speaker}", speed=speed)
+
+
+def original_id(utterance_id: str) -> str:
+    """The id of the utterance that `at_speed` made this one from; its own if it was not."""
+    return re.sub(r"^sp[\d.]+-", "", utterance_id)
 
 
 def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:

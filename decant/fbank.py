@@ -24,7 +24,7 @@ from torchaudio.compliance import kaldi
 
 from decant.archive import merge_scp, read_matrices, read_matrix, read_scp, write_matrices
 from decant.audio import read_audio
-from decant.data_dir import Utterance, read_data_dir
+from decant.data_dir import Utterance, at_speed, read_data_dir
 from decant.files import atomic_path
 from decant.parallel import parallel_map
 
@@ -121,16 +121,20 @@ def normalise(frames: np.ndarray, statistics: np.ndarray) -> np.ndarray:
 
 
 def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: int,
-                      transcribed: bool = True) -> dict[str, str]:
+                      transcribed: bool = True, speeds: Sequence[float] = ()) -> dict[str, str]:
     """Computes the feature folder `out_dir` of a data directory in `jobs` processes.
 
     Returns the utterances that are shorter than a window, each with the reason, as in `unusable.txt`; the caller
-    decides how many are too many. transcribed: as in read_data_dir. The result does not depend on `jobs`. A run that
+    decides how many are too many. transcribed: as in read_data_dir. speeds: of the utterances' copies
+    (decant.data_dir.at_speed), which then take their place. The result does not depend on `jobs`. A run that
     was interrupted goes on at the first chunk that is not whole. Raises what reading the data directory and its audio
     does, and ValueError if no utterance has a frame.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
     utterances = read_data_dir(data_dir, transcribed)
+    if speeds:
+        utterances = [at_speed(utterance, speed) for speed in sorted(speeds)
+                      for utterance in utterances]  # sorted by id, as an archive has to be
     pieces = [utterances[first:first + CHUNK_SIZE] for first in range(0, len(utterances), CHUNK_SIZE)]
     # The name tells what is in a chunk, so that one of other settings or other audio is never taken for it.
     names = [f"{number:05d}-{_fingerprint(piece, config)}" for number, piece in enumerate(pieces)]
@@ -222,7 +226,7 @@ def check_same_features(expected: FbankConfig, found: FbankConfig, where: str) -
 
 def _fingerprint(utterances: Sequence[Utterance], config: FbankConfig) -> str:
     files = [utterance.audio.stat() for utterance in utterances]
-    content = [(u.id, u.speaker, str(u.audio), u.start, u.end, file.st_size, file.st_mtime_ns)
+    content = [(u.id, u.speaker, str(u.audio), u.start, u.end, u.speed, file.st_size, file.st_mtime_ns)
                for u, file in zip(utterances, files, strict=True)]
     return hashlib.sha256(repr((config, content)).encode()).hexdigest()[:16]
 
@@ -237,7 +241,8 @@ def _compute_chunk(chunk: Path, utterances: Sequence[Utterance], config: FbankCo
     def frames() -> Iterator[tuple[str, np.ndarray]]:
         channel = None if config.channel < 0 else config.channel
         for utterance in utterances:
-            samples = read_audio(utterance.audio, config.sample_rate, utterance.start, utterance.end, channel)
+            samples = read_audio(utterance.audio, config.sample_rate, utterance.start, utterance.end, channel,
+                                 utterance.speed)
             if len(samples) < config.window:
                 milliseconds = 1000 * len(samples) / config.sample_rate
                 unusable[utterance.id] = (f"{milliseconds:.1f} ms of audio are less than a window of "

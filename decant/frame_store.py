@@ -26,10 +26,17 @@ logger = logging.getLogger(__name__)
 class FramesConfig:
     # What the networks see: fbank (the paper's); fmllr, the speaker-adapted features of triphone.speaker_adaptation.
     features: str = "fbank"
+    # Networks also learn from train's utterances at these speeds, copies by speakers of their own with labels of their
+    # own alignment (Kaldi's perturb_data_dir_speed_3way.sh: 0.9, 1.1; the paper: none).
+    speeds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features not in ("fbank", "fmllr"):
             raise ValueError(f"features is {self.features!r}; known are fbank and fmllr")
+        if len({1.0, *self.speeds}) != 1 + len(self.speeds) or not all(
+                0.5 <= speed <= 2 and speed == round(speed, 2) for speed in self.speeds):
+            raise ValueError(f"speeds {self.speeds} must be 0.5 to 2, in hundredths, and differ from each other and "
+                             "from 1, which is there in any case")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from decant.data_dir import original_id
 from decant.files import atomic_path
 from decant.frame_store import FrameStore
 from decant.results import Summary, markdown_table, percent, read_list, summarize, summary, terminal_table
@@ -67,9 +68,16 @@ PAPER = (
 
 
 def share_of(store: FrameStore, share: float, seed: int) -> FrameStore:
-    """A random share of a store's utterances, at least one, drawn anew for every seed."""
-    order = torch.randperm(len(store.utterances), generator=torch.Generator().manual_seed(seed))
-    return store.select(sorted(order[:max(1, round(share * len(order)))].tolist()))
+    """A random share of a store's utterances, at least one, drawn anew for every seed; and their copies."""
+    names = set(store.utterances)
+    copies: dict[str, list[int]] = {}
+    for number, utterance in enumerate(store.utterances):
+        original = original_id(utterance)
+        copies.setdefault(original if original in names else utterance, []).append(number)
+    groups = list(copies.values())
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+    drawn = order[:max(1, round(share * len(order)))].tolist()
+    return store.select(sorted(number for at in drawn for number in groups[at]))
 
 
 def write_regularization(path: Path, rows: Iterable[RegularizationRow]) -> None:

@@ -1,6 +1,6 @@
-"""Speaker adaptation of a split without its transcripts: what the system before recognises is taken as said."""
+"""Speakers' transforms: from what the system before recognises, or from transcripts where these are given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,8 +22,12 @@ from steps.search import decode_grid
 FRAMES_AT_A_TIME = 200_000  # of so many at least, whole speakers, the log-likelihoods are on disk at a time
 
 
-def unsupervised_transforms(stage: Stage, lexicon: Lexicon, fbank: Path) -> dict[str, np.ndarray]:
-    """The transform float32 [D, D + 1] of each speaker of a folder of filterbanks, for the last system of mixtures."""
+def speaker_transforms(stage: Stage, lexicon: Lexicon, fbank: Path,
+                       words: Mapping[str, Sequence[str]] | None = None) -> dict[str, np.ndarray]:
+    """The transform float32 [D, D + 1] of each speaker of a folder of filterbanks, for the last system of mixtures.
+
+    words: what is said in every utterance; without them, what the system before recognises is taken as said.
+    """
     features = dict(mixture_features(hmm_folders(stage.exp)[-2], fbank))
     speaker_of = read_speakers(fbank)
     by_speaker: dict[str, dict[str, Tensor]] = {}
@@ -34,21 +38,21 @@ def unsupervised_transforms(stage: Stage, lexicon: Lexicon, fbank: Path) -> dict
     for number, utterances in enumerate(by_speaker.values(), start=1):
         group |= utterances
         if sum(map(len, group.values())) >= FRAMES_AT_A_TIME or number == len(by_speaker):
-            found |= transforms_of(stage, lexicon, group, speaker_of)
+            found |= transforms_of(stage, lexicon, group, speaker_of, words)
             group = {}
     return {speaker: transform.numpy() for speaker, transform in found.items()}
 
 
 def transforms_of(stage: Stage, lexicon: Lexicon, features: Mapping[str, Tensor],
-                  speaker_of: Mapping[str, str]) -> dict[str, Tensor]:
+                  speaker_of: Mapping[str, str], words: Mapping[str, Sequence[str]] | None) -> dict[str, Tensor]:
     """Of the speakers of these features, float32 [T, D] by utterance: the system before the last, which sees them
-    unadapted, recognises and aligns; its phones in context name the first states of the last, whose own alignments of
-    the same words follow (as Kaldi's decode_fmllr.sh, without its second search)."""
+    unadapted, recognises, unless the words are given, and aligns; its phones in context name the first states of the
+    last, whose own alignments of the same words follow (as Kaldi's decode_fmllr.sh, without its second search)."""
     [config] = stage.config(adaptation=AdaptationConfig)
     *_, before, adapted = hmm_folders(stage.exp)
     (first_gmm, _), (gmm, _) = load_gmm(before), load_gmm(adapted)
     first, form = QuadraticForm(first_gmm), QuadraticForm(gmm)
-    words = recognised(stage, config, first, stage.exp / "graph" / before.name, features)
+    words = words or recognised(stage, config, first, stage.exp / "graph" / before.name, features)
     spoken = [utterance for utterance in features if words[utterance]]
     transforms = {speaker_of[utterance]: identity(x.shape[1]) for utterance, x in features.items()}
 

@@ -21,7 +21,7 @@ stage 4 tied --reads data lang fbank monophone --config lexicon state_tying trip
 stage 5 graph --reads lang monophone tied -- steps/make_graph.py
 
 # Hard labels, a pdf-id a frame: SPLIT/ali.scp, the frame stores SPLIT/{frames,offsets,pdfs}.npy, SPLIT/fmllr.scp of
-# an adapted system, network_1 ... that aligned again
+# an adapted system, network_1 ... that aligned again; perturbed/: train at other speeds, which train's store has too
 stage 6 alignment --reads data lang fbank monophone tied graph \
   --config utterances adaptation frames realignment --by-engine -- steps/align.py
 

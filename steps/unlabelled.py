@@ -15,7 +15,7 @@ from decant.lexicon import read_lexicon
 from decant.progress import progress
 from decant.soft_targets import SoftTargetsConfig, teacher_logits
 from steps.acoustic_training import load_models
-from steps.adaptation import unsupervised_transforms
+from steps.adaptation import speaker_transforms
 from steps.common import Stage, logger
 from steps.features import network_features
 
@@ -45,7 +45,7 @@ def label_audio(stage: Stage, teachers: tuple[Path, ...]) -> None:
     check_unusable(data.name, unusable, len(utterances), limits)
     if frames.features == "fmllr" and not (out / "fmllr.scp").exists():
         lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
-        write_matrices(out / "fmllr", sorted(unsupervised_transforms(stage, lexicon, out).items()))
+        write_matrices(out / "fmllr", sorted(speaker_transforms(stage, lexicon, out).items()))
     new = pack((utterance, x, np.zeros(len(x)))
                for utterance, x in network_features(stage.exp, frames.features, out, out))
     torch.set_num_threads(stage.jobs)

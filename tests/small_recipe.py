@@ -34,6 +34,7 @@ speaker_adaptation = true
 fmllr_iterations = [2]
 [frames]
 features = "fmllr"
+speeds = [0.9]
 [realignment]
 rounds = 1
 epochs = 1
@@ -44,6 +45,7 @@ hidden_units = 48
 epochs = 3
 batch_size = 64
 checkpoint_steps = 10
+precision = "float32"           # a test compares its weights
 [ensemble]
 num_members = 3
 [soft_targets]

@@ -66,6 +66,15 @@ def test_audio_of_another_rate_is_resampled_and_the_log_says_so_once(write, capl
     assert [record.getMessage() for record in caplog.records] == ["audio at 22050 Hz is resampled to 16000 Hz"]
 
 
+@pytest.mark.parametrize(("speed", "length", "pitch"), [(0.8, 10000, 352), (1.25, 6400, 550)])
+def test_a_faster_speed_is_shorter_and_higher(write, speed, length, pitch):
+    path = write("a.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / RATE), subtype="FLOAT")
+    samples = read_audio(path, RATE, 0.5, 1.5, speed=speed)  # the segment is the recording's
+    assert len(samples) == length
+    loudest = np.abs(np.fft.rfft(samples)).argmax() * RATE / length
+    assert loudest == pytest.approx(pitch, abs=1)
+
+
 def test_stereo_is_refused_until_a_channel_is_chosen(write):
     path = write("a.wav", np.stack([RAMP, RAMP[::-1]], axis=1))
     with pytest.raises(ValueError, match="a.wav: 2 channels; choose one by the setting `channel`"):

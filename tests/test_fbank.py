@@ -20,6 +20,7 @@ from decant.fbank import (
     load_features,
     normalise,
     read_fbank_config,
+    read_speakers,
     read_unusable,
 )
 
@@ -171,6 +172,16 @@ def test_statistics_are_kaldis(make_data_dir, tmp_path):
     assert speaker == "ann" and statistics.dtype == np.float64
     assert statistics[0, -1] == len(frames) == 23 + 48 and statistics[1, -1] == 0
     assert statistics[0, :-1] == pytest.approx(frames.sum(axis=0), rel=1e-5)
+
+
+def test_copies_at_other_speeds_have_names_speakers_and_lengths_of_their_own(make_data_dir, tmp_path):
+    data = make_data_dir(ann_1=16000, bob_1=8000)
+    unusable = compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1, speeds=(1.25, 0.8))
+    lengths = {utterance: len(frames) for utterance, frames in load_features(tmp_path / "fbank")}
+    assert list(lengths.items()) == [("sp0.8-ann_1", 123), ("sp0.8-bob_1", 61), ("sp1.25-ann_1", 78),
+                                     ("sp1.25-bob_1", 38)]
+    assert set(read_speakers(tmp_path / "fbank").values()) == {"sp0.8-ann", "sp0.8-bob", "sp1.25-ann", "sp1.25-bob"}
+    assert not unusable
 
 
 def test_an_utterance_shorter_than_a_window_is_reported_and_left_out(make_data_dir, tmp_path):

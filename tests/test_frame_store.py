@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.frame_store import free_memory, pack, read_frame_store, write_frame_store
+from decant.frame_store import FramesConfig, free_memory, pack, read_frame_store, write_frame_store
 
 
 @pytest.fixture
@@ -87,3 +87,9 @@ def test_a_truncated_store_is_refused(folder):
     frames.write_bytes(frames.read_bytes()[:-3])
     with pytest.raises(ValueError, match="frames.npy"):
         read_frame_store(folder)
+
+
+@pytest.mark.parametrize("speeds", [(1.0,), (0.9, 0.9), (0.4,), (2.5,), (0.925,)])
+def test_speeds_that_mean_nothing_are_refused(speeds):
+    with pytest.raises(ValueError, match=r"speeds \(.* must be 0.5 to 2, in hundredths, and differ"):
+        FramesConfig(speeds=speeds)

@@ -13,6 +13,7 @@ from small_recipe import ROOT, kill_when, results, run
 from decant.acoustic_model import load_model
 from decant.archive import read_int_vectors, read_matrices
 from decant.cepstra import gmm_features
+from decant.data_dir import at_speed, read_data_dir, write_data_dir
 from decant.fbank import load_features, read_unusable
 from decant.frame_store import read_frame_store
 from decant.gmm import load_gmm
@@ -20,8 +21,8 @@ from decant.hmm import read_transitions
 from decant.lexicon import read_lexicon
 from decant.regularization import read_regularization
 from steps import adaptation
-from steps.adaptation import unsupervised_transforms
-from steps.align import label_with_mixtures
+from steps.adaptation import speaker_transforms
+from steps.align import label_with_mixtures, words_of
 from steps.common import Stage
 
 
@@ -62,7 +63,8 @@ def test_soft_targets_regularise_a_small_share_of_the_data(left_alone):
 
 
 def test_two_processes_train_the_networks_that_one_trains(left_alone):
-    """All of them; the ensemble's members side by side, and the second generation's soft targets by both as well."""
+    """All of them; the ensemble's members side by side, and the second generation's soft targets by both as well.
+    Weights are compared where all is in float32: in bfloat16 sums of another order go further apart every step."""
     exp = left_alone.with_name("together")
     shutil.copytree(left_alone, exp)
     done = run(exp, "--stage", "9", "--stop-stage", "9", "--processes", "2")
@@ -102,6 +104,36 @@ def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     assert model.features == "fmllr" and model.num_bins == 20
 
 
+def test_networks_learn_from_copies_at_another_speed(left_alone):
+    """They have frames, transforms and labels of their own: the utterance's phones, a ninth longer."""
+    exp = left_alone
+    store = read_frame_store(exp / "alignment/train")
+    rows, labels = dict(store.utterance_slices()), dict(read_int_vectors(exp / "alignment/train/ali.scp"))
+    originals = [name for name in rows if not name.startswith("sp0.9-")]
+    assert list(rows) == originals + [f"sp0.9-{name}" for name in originals] and labels.keys() == rows.keys()
+    speakers = {line.split()[1] for line in (exp / "data/train/utt2spk").read_text().splitlines()}
+    transforms = dict(read_matrices(exp / "alignment/perturbed/fmllr.scp"))
+    assert transforms.keys() == {f"sp0.9-{name}" for name in speakers}
+    assert not any(np.array_equal(x, np.eye(20, 21)) for x in transforms.values())
+    alike = []
+    for name in originals:
+        one, other = store.pdfs[rows[name]], store.pdfs[rows[f"sp0.9-{name}"]]
+        assert len(other) == pytest.approx(len(one) / 0.9, abs=4)
+        assert np.array_equal(labels[f"sp0.9-{name}"], other)
+        at = (torch.arange(len(other)) * len(one) / len(other)).long()  # the same moment of the utterance
+        alike.append((one[at] == other).double().mean().item())
+    assert np.mean(alike) > 0.6
+
+
+def test_a_copy_that_has_an_utterances_id_is_refused(left_alone, tmp_path):
+    utterances = read_data_dir(left_alone / "data/train")
+    copy = at_speed(utterances[0], 0.9)
+    write_data_dir(tmp_path / "data/train", [*utterances, copy])
+    shutil.copy(left_alone / "alignment/stage.toml", tmp_path)
+    with pytest.raises(ValueError, match=f"data/train: frames.speeds would make {copy.id}, which is there already"):
+        words_of(Stage(tmp_path, tmp_path, 1, torch.device("cpu"), ""), "train")
+
+
 @pytest.mark.parametrize("frames_at_a_time", [adaptation.FRAMES_AT_A_TIME, 1])
 def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monkeypatch, frames_at_a_time):
     """Without data/, and so without a transcript, they are the same; and speaker by speaker, too."""
@@ -110,7 +142,7 @@ def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monke
     shutil.copytree(left_alone, exp, ignore=shutil.ignore_patterns("data"))
     shutil.copy(exp / "alignment/stage.toml", tmp_path)
     stage, lexicon = Stage(exp, tmp_path, 1, torch.device("cpu"), ""), read_lexicon(exp / "lang/lexicon.txt")
-    found = unsupervised_transforms(stage, lexicon, exp / "fbank/dev")
+    found = speaker_transforms(stage, lexicon, exp / "fbank/dev")
     for speaker, transform in read_matrices(exp / "alignment/dev/fmllr.scp"):
         np.testing.assert_allclose(found[speaker], transform, atol=1e-5)
 
@@ -147,6 +179,7 @@ def test_a_run_killed_in_feature_extraction_and_in_training_gives_the_same_resul
     exp = left_alone.parent / "killed"
     for there, unfinished in (("fbank.partial/train/feats.scp", "fbank"),
                               ("tied.partial/triphone_lda/gmm.safetensors", "tied"),
+                              ("alignment.partial/perturbed/fbank/feats.scp", "alignment"),
                               ("alignment.partial/network_1/checkpoint.safetensors", "alignment"),
                               ("baseline.partial/checkpoint.safetensors", "baseline"),
                               ("baseline.partial/model.safetensors", "baseline"),
