@@ -41,7 +41,7 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
     def lesson(epoch: int) -> Lesson:
-        number = epoch % num_passes
+        number = (training.epochs - 1 - epoch) % num_passes  # so that the last epoch is on the plain frames
         targets = (read_soft_targets(targets_folder(stage, generation), number, temperature, source) if teaching.stored
                    else LiveTargets(live, teaching, temperature))
         return mixture(len(store), number), targets
