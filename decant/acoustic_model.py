@@ -87,9 +87,9 @@ class AcousticModel(nn.Module):
         return self
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits [B, S], on the model's device, of windows [B, W, F], float16 or float32 on any: float32 whatever the
-        layers compute in, since the losses divide them by temperatures and multiply by their squares."""
-        return self.layers(windows.to(self.log_priors.device).float()).float()
+        """Logits [B, S], on the model's device, of windows [B, W, F], float16 or float32 on any: float32, or under
+        autocast what the layers compute in, for the losses to look at in float32 (decant.losses)."""
+        return self.layers(windows.to(self.log_priors.device).float())
 
 
 class SideBySide(nn.Module):
@@ -105,7 +105,7 @@ class SideBySide(nn.Module):
         self.names, self.weights = list(weights), nn.ParameterList(weights.values())
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Logits float32 [M, B, S] of each model's own windows [M, B, W, F]."""
+        """Logits [M, B, S] of each model's own windows [M, B, W, F]."""
         def one(weights: dict[str, Tensor], own: Tensor) -> Tensor:
             return functional_call(self.one[0], weights, own)
 

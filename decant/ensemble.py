@@ -39,7 +39,7 @@ def ensemble_logits(members: Sequence[AcousticModel], windows: Tensor, teacher: 
     """
     total = None
     for member in members:  # one at a time: ten members' logits of 14,000 states are large
-        logs = member(windows).log_softmax(dim=1)
+        logs = member(windows).float().log_softmax(dim=1)
         if total is None:
             total = logs
         else:

@@ -1,12 +1,19 @@
 """The losses of the paper (section 2), as functions of logits.
 
+Logits may be in bfloat16. Losses are computed in float32 (float64 of float64), some rows at a time, and leave the
+gradient in the logits' own type: of 14,000 states float32 logits, their softmax and its gradient would each be read
+and written as a whole several times.
+
 The letters: B batch, S pdf-ids, K of them with targets of their own.
 """
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
-from torch.nn import functional as F
+
+AT_A_TIME = 2**22  # logits: in float32 they stay in a processor's last cache (16 MB), or a GPU's
 
 
 def hard_label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -14,8 +21,8 @@ def hard_label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> T
     scalar where one model speaks. smoothing: the share of every label that all states have evenly (Szegedy et
     al. 2016).
     """
-    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
-    return losses.view(labels.shape).mean(dim=-1)
+    return LabelCrossEntropy.apply(logits, labels[..., None], torch.ones_like(labels, dtype=torch.float32)[..., None],
+                                   smoothing)
 
 
 def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -31,6 +38,41 @@ def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperatur
 LOG_OF_NOTHING = -1e4  # finite: -inf less -inf would be NaN where every state is kept
 
 
+class LabelCrossEntropy(torch.autograd.Function):
+    """The mean over B of -sum_k w_k log p_k, of logits [..., B, S], for labels k (int64 [..., B, K]) of shares w
+    (float32 [..., B, K]) that add up to one; `smoothing` as in `hard_label_loss`. The gradient is softmax less targets.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, shares: Tensor, smoothing: float) -> Tensor:
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        losses = []
+        for z, states, weights, by_logits in rows_at_a_time(logits, labels, shares, gradient):
+            logs = z.log_softmax(dim=1)
+            weights = (1 - smoothing) * weights.to(z.dtype)
+            loss = -(weights * logs.gather(1, states)).sum(dim=1)
+            losses.append(loss - smoothing * logs.mean(dim=1) if smoothing else loss)
+            difference = logs.exp_().scatter_add_(1, states, -weights)
+            by_logits.copy_(difference.sub_(smoothing / z.shape[1]) if smoothing else difference)
+        ctx.save_for_backward(gradient)
+        return torch.cat(losses).view(logits.shape[:-1]).mean(dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        [by_logits] = ctx.saved_tensors
+        scale = gradient[..., None, None] / by_logits.shape[-2]
+        return by_logits * scale.to(by_logits.dtype), None, None, None
+
+
+def rows_at_a_time(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some rows of logits [..., B, S] after others, as float32 [rows, S] (float64 of float64), and of what goes with
+    them."""
+    rows = max(1, AT_A_TIME // logits.shape[-1])
+    for z, *parts in zip(*(x.flatten(0, -2).split(rows) for x in (logits, *others)), strict=True):
+        yield (z.to(torch.promote_types(z.dtype, torch.float32)), *parts)
+
+
 class SoftCrossEntropy(torch.autograd.Function):
     """The mean of -sum_k t_k log p_k, where p is the softened student, the states without a target of their own as one.
 
@@ -41,30 +83,32 @@ class SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        others = logits / temperature
-        kept = others.gather(1, states)
-        highest = others.scatter_(1, states, LOG_OF_NOTHING).amax(dim=1, keepdim=True)
-        total = others.sub_(highest).exp_().sum(dim=1, keepdim=True)
-        student = torch.cat([kept, highest + total.log()], dim=1).log_softmax(dim=1)
-        difference = (student.exp() - targets) / (temperature * len(logits))
-        others.mul_(difference[:, -1:] / total).scatter_(1, states, difference[:, :-1])
-        ctx.save_for_backward(others)
-        return -(targets * student).sum() / len(logits)
+        gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        losses = []
+        for z, states_here, targets_here, by_logits in rows_at_a_time(logits, states, targets, gradient):
+            others = z / temperature
+            kept = others.gather(1, states_here)
+            highest = others.scatter_(1, states_here, LOG_OF_NOTHING).amax(dim=1, keepdim=True)
+            total = others.sub_(highest).exp_().sum(dim=1, keepdim=True)
+            student = torch.cat([kept, highest + total.log()], dim=1).log_softmax(dim=1)
+            difference = (student.exp() - targets_here) / (temperature * len(logits))
+            by_logits.copy_(others.mul_(difference[:, -1:] / total).scatter_(1, states_here, difference[:, :-1]))
+            losses.append(-(targets_here * student).sum(dim=1))
+        ctx.save_for_backward(gradient)
+        return torch.cat(losses).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [by_logits] = ctx.saved_tensors
-        return by_logits * gradient, None, None, None
+        return by_logits * gradient.to(by_logits.dtype), None, None, None
 
 
 def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor,
                      smoothing: float = 0.0) -> Tensor:
     """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted by its share (float32 [B])."""
-    logs = logits.log_softmax(dim=1)
-    both = logs.gather(1, torch.stack([labels, partner_labels], dim=1))
-    loss = -(both * torch.stack([share, 1 - share], dim=1)).sum(dim=1).mean()
-    return torch.lerp(loss, -logs.mean(), smoothing) if smoothing else loss
+    return LabelCrossEntropy.apply(logits, torch.stack([labels, partner_labels], dim=1),
+                                   torch.stack([share, 1 - share], dim=1), smoothing)
 
 
 def distillation_loss(logits: Tensor, states: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,

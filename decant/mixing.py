@@ -36,6 +36,11 @@ class Mixture:
         return torch.lerp(partner.float(), own.float(), store.here(self.share[index])[:, None, None])
 
 
+def pass_of(epoch: int, num_epochs: int, num_passes: int) -> int:
+    """The pass that an epoch is on: all in turn, so that the last epoch has the plain frames."""
+    return (num_epochs - 1 - epoch) % num_passes
+
+
 def mixture(num_frames: int, number: int) -> Mixture:
     """Pass `number` over the training frames: 0 has each frame by itself, the others each with a random partner, in
     shares drawn evenly from 0 to 1."""

@@ -10,7 +10,7 @@ from decant.acoustic_model import AcousticModelConfig
 from decant.ensemble import EnsembleConfig
 from decant.files import atomic_path
 from decant.frame_store import read_frame_store
-from decant.mixing import mixture
+from decant.mixing import mixture, pass_of
 from decant.parallel import parallel_map
 from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, read_soft_targets
 from decant.training import TrainingConfig
@@ -41,7 +41,7 @@ def train_student(stage: Stage, temperature: float, seed: int, generation: int, 
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
 
     def lesson(epoch: int) -> Lesson:
-        number = (training.epochs - 1 - epoch) % num_passes  # so that the last epoch is on the plain frames
+        number = pass_of(epoch, training.epochs, num_passes)
         targets = (read_soft_targets(targets_folder(stage, generation), number, temperature, source) if teaching.stored
                    else LiveTargets(live, teaching, temperature))
         return mixture(len(store), number), targets

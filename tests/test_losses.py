@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+import decant.losses
 from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss, soft_target_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
@@ -81,6 +83,44 @@ def test_loss_and_gradient_are_those_of_the_plain_cross_entropy(scale):
     found = soft_target_loss(logits, states, targets, temperature)
     torch.testing.assert_close(found, plain)
     torch.testing.assert_close(torch.autograd.grad(2 * found, logits), torch.autograd.grad(2 * plain, logits))
+
+
+def plain_hard_loss(logits, labels, smoothing):
+    losses = F.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none", label_smoothing=smoothing)
+    return losses.view(labels.shape).mean(dim=-1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shape", [(7,), (3, 7)], ids=["one model", "three side by side"])
+def test_hard_loss_and_gradient_are_torchs_cross_entropy(shape, smoothing):
+    generator = torch.Generator().manual_seed(1)
+    logits = (5 * torch.randn(*shape, 40, generator=generator)).requires_grad_()
+    labels = torch.randint(40, shape, generator=generator)
+    found, plain = (loss(logits, labels, smoothing) for loss in (hard_label_loss, plain_hard_loss))
+    torch.testing.assert_close(found, plain)
+    scales = torch.arange(1.0, 1 + found.numel()).view(found.shape)
+    torch.testing.assert_close(*(torch.autograd.grad((scales * x).sum(), logits) for x in (found, plain)))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16], ids=str)
+def test_losses_and_gradients_are_the_same_a_few_rows_at_a_time(kind, monkeypatch):
+    """And of logits in bfloat16 those of the same numbers in float32, the gradient rounded once."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(8, 40, generator=generator).to(kind).requires_grad_()
+    labels, partners = torch.randint(40, (2, 8), generator=generator)
+    states = torch.stack([torch.randperm(40, generator=generator)[:7] for _ in range(8)])
+    share, targets = torch.rand(8, generator=generator), torch.rand(8, 8, generator=generator).softmax(dim=1)
+
+    def losses(logits):
+        return (hard_label_loss(logits, labels, 0.1), mixed_label_loss(logits, labels, partners, share),
+                soft_target_loss(logits, states, targets, 2.0))
+
+    exact = logits.detach().float().requires_grad_()
+    expected = [(loss, torch.autograd.grad(loss, exact)[0].to(kind)) for loss in losses(exact)]
+    monkeypatch.setattr(decant.losses, "AT_A_TIME", 3 * 40)
+    found = [(loss, torch.autograd.grad(loss, logits)[0]) for loss in losses(logits)]
+    assert all(gradient.dtype == kind for _, gradient in found)
+    torch.testing.assert_close(found, expected)
 
 
 def test_the_students_loss_adds_half_the_hard_labels_cross_entropy():

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from decant.frame_store import pack
-from decant.mixing import Mixture, mixture
+from decant.mixing import Mixture, mixture, pass_of
 
 
 def test_the_first_pass_has_every_frame_by_itself():
@@ -24,3 +24,8 @@ def test_every_pass_has_partners_and_shares_of_its_own_and_always_the_same():
     assert not torch.equal(first.partner, second.partner)
     assert sorted(first.partner.tolist()) == list(range(1000))
     assert 0.45 < float(first.share.mean()) < 0.55 and float(first.share.min()) >= 0
+
+
+def test_students_go_through_all_passes_in_turn_and_end_on_the_plain_frames():
+    assert [pass_of(epoch, 7, 3) for epoch in range(7)] == [0, 2, 1, 0, 2, 1, 0]
+    assert [pass_of(epoch, 2, 1) for epoch in range(2)] == [0, 0]

@@ -125,8 +125,8 @@ def main() -> None:
     gather = seconds(read, device)
     report("  its windows and labels", gather, f"{gather / hard:.1%}")
     report("  its optimizer", taken := seconds(optimizer.step, device), f"{taken / hard:.1%}")
-    logits = torch.randn(batch_size, num_pdfs, device=device, requires_grad=True)
-    size = 4 * logits.numel()
+    logits = torch.randn(batch_size, num_pdfs, dtype=dtype, device=device, requires_grad=True)
+    size = logits.nbytes
     copied = torch.empty_like(logits)
     copy = seconds(lambda: copied.copy_(logits.detach()), device)
 
