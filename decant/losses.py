@@ -78,7 +78,7 @@ class SoftCrossEntropy(torch.autograd.Function):
 
     The gradient by a kept state's logit is (p_k - t_k) / temperature, as ever; by one of the others, of which p has P
     and t has t_P together, it is its share in P times (P - t_P) / temperature. Loss and gradient come from one buffer
-    of the logits' size: chained operations would write and read a dozen of them, which 14,000 states make felt.
+    of the rows' size: chained operations would write and read a dozen of them, which 14,000 states make felt.
     """
 
     @staticmethod
