@@ -1,0 +1,44 @@
+"""What a GPU would compute, without one: tensors that have a device and a shape and no numbers."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
+from decant.frame_store import FrameStore
+from decant.mixing import mixture
+from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.training import TrainingConfig, frame_accuracy, predictions
+from steps.acoustic_training import hard_labels, soft_labels
+
+GPU = torch.device("cuda", 0)
+SIZES = AcousticModelConfig(left_context=2, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
+
+
+@pytest.fixture
+def gpu():
+    """A store of 100 frames and two models, on a GPU that need not be there."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        with GPU:
+            store = FrameStore(torch.zeros(100, 5, dtype=torch.float16), torch.tensor([0, 60, 100]),
+                               torch.zeros(100, dtype=torch.int32), ("a", "b"))
+            models = [AcousticModel(SIZES, num_bins=5, num_pdfs=30) for _ in range(2)]
+        yield store, models
+
+
+@pytest.mark.parametrize("objective", ["hard", "soft", "side by side"])
+def test_a_training_step_mixes_no_devices(gpu, objective):
+    store, models = gpu
+    index = torch.arange(24).view(*([2, 12] if objective == "side by side" else [24]))
+    config = TrainingConfig(label_smoothing=0.1)
+    if objective == "soft":
+        teacher = LiveTargets(models, SoftTargetsConfig(num_states=4), temperature=2.0)
+        step = soft_labels(store, SIZES, lambda epoch: (mixture(len(store), epoch), teacher), 2.0, DistillationConfig(),
+                           config)
+    else:
+        step = hard_labels(store, SIZES, config)
+    read = step.read(index, 1)
+    model = SideBySide(models) if objective == "side by side" else models[0]
+    loss = step.loss(model, *(x.to(GPU) for x in read))
+    assert read[0].device == loss.device == GPU
+    assert frame_accuracy(predictions(model, store), store).device == GPU
