@@ -1,4 +1,4 @@
-"""What a GPU would compute, without one: tensors that have a device and a shape and no numbers."""
+"""A training's devices on a GPU, checked without one: tensors that have a device and a shape and no numbers."""
 
 import pytest
 import torch
