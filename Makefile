@@ -1,7 +1,7 @@
 # make demo   the default recipe, from nothing to its table
-# make test   ruff, then the tests
+# make test   ruff, the imports' contract, then the tests
 # Both make the environment .venv first, if it is not there or requirements.txt changed. PYTHON=python3.12 chooses another.
-# make test-k2   the tests of decant.k2_search, in an environment of its own, .venv-k2: Python 3.11, PYTHON_K2=... names it
+# make test-k2   the tests of decant.search.k2_search, in an environment of its own, .venv-k2: Python 3.11, PYTHON_K2=... names it
 
 PYTHON ?= python3
 PYTHON_K2 ?= python3.11
@@ -12,6 +12,7 @@ demo: .venv/installed
 
 test: .venv/installed
 	.venv/bin/ruff check .
+	.venv/bin/lint-imports
 	.venv/bin/python -m pytest -q --ignore tests/k2 --ignore tests/engines
 
 test-k2: .venv/installed .venv-k2/installed

@@ -1,10 +1,10 @@
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name="decant",
     version="0.1.0",
     description="Distilling an ensemble of acoustic models into one: speech-recognition recipes in Kaldi's style",
-    packages=["decant"],
+    packages=find_packages(include=["decant", "decant.*"]),
     python_requires=">=3.11.4,<3.13",  # 3.11.4: tarfile's data filter
     install_requires=[
         # The one pair that fits together from PyPI: torchaudio's wheel needs the CUDA build of the same torch.
@@ -27,6 +27,6 @@ setup(
     ],
     extras_require={
         "demo": ["espeakng-loader"],  # GPL-3; only recipes/espeak uses it
-        "dev": ["pytest", "ruff"],
+        "dev": ["pytest", "ruff", "import-linter", "mypy"],
     },
 )

@@ -32,7 +32,7 @@ def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc
     # Forked from a server that has only imported modules: a fork of this process would copy torch's threads and CUDA's
     # state in the middle of whatever they do, and a new interpreter takes seconds to import torch.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "decant.gmm", "decant.alignment"])
+    context.set_forkserver_preload(["torch", "decant.hmm.gmm", "decant.hmm.alignment"])
     logs = [log.baseFilename for log in logging.getLogger().handlers if isinstance(log, logging.FileHandler)]
     with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(logs,)) as pool:
         yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)

@@ -22,8 +22,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.audio import read_audio
-from decant.data_dir import Utterance, check_disjoint_speakers, write_data_dir
+from decant.feat.audio import read_audio
+from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.files import atomic_path
 from decant.progress import progress
 from steps.common import Stage, logger, run_step

@@ -207,8 +207,8 @@ def write_corpus(out: Path, config: CorpusConfig, jobs: int = 1) -> None:
 def _write_kaldi_files(out: Path, speakers: list[Speaker], all_words: list[str]) -> None:
     """The data directories and the lexicon of all words."""
     # Imported here, because torch comes with them: the processes that record import this module, too.
-    from decant.data_dir import Utterance, write_data_dir
-    from decant.lexicon import pronounce_words, write_lexicon
+    from decant.feat.data_dir import Utterance, write_data_dir
+    from decant.lang.lexicon import pronounce_words, write_lexicon
 
     for split in SPLITS:
         utterances = []

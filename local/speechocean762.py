@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.data_dir import Utterance, check_disjoint_speakers, write_data_dir
-from decant.lexicon import make_lexicon, read_fields, write_lexicon
+from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
+from decant.lang.lexicon import make_lexicon, read_fields, write_lexicon
 from steps.common import Stage, logger, run_step
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from decant import data_parallel
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
-from decant.fbank import read_fbank_config
+from decant.distill.mixing import Mixture
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargets
+from decant.feat.fbank import read_fbank_config
 from decant.files import atomic_path
-from decant.frame_store import FrameStore, read_frame_store
-from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss
-from decant.mixing import Mixture
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargets
-from decant.training import Objective, TrainingConfig, train
+from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, load_model, log_priors, save_model
+from decant.nnet.frame_store import FrameStore, read_frame_store
+from decant.nnet.losses import distillation_loss, hard_label_loss, mixed_label_loss
+from decant.nnet.training import Objective, TrainingConfig, train
 from steps.common import Stage, logger
 
 Lesson = tuple[Mixture, SoftTargets | LiveTargets]

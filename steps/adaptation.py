@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from torch import Tensor
 
-from decant.alignment import align
-from decant.archive import write_matrices
-from decant.beam_search import AdaptationConfig
-from decant.fbank import read_speakers
-from decant.fmllr import affine, compose, identity
-from decant.gmm import QuadraticForm, fmllr_transforms, load_gmm
-from decant.hmm import read_transitions, state_graph
-from decant.lexicon import Lexicon
+from decant.feat.archive import write_matrices
+from decant.feat.fbank import read_speakers
+from decant.feat.fmllr import affine, compose, identity
+from decant.hmm.alignment import align
+from decant.hmm.gmm import QuadraticForm, fmllr_transforms, load_gmm
+from decant.hmm.topology import read_transitions, state_graph
+from decant.lang.lexicon import Lexicon
+from decant.search.beam_search import AdaptationConfig
 from steps.common import Stage, hmm_folders
 from steps.features import mixture_features
 from steps.search import decode_grid

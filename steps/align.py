@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, load_model
-from decant.archive import read_matrices, write_int_vectors, write_matrices
-from decant.data_dir import UtterancesConfig, at_speed, check_unusable, read_data_dir
-from decant.ensemble import ensemble_logits
-from decant.fbank import compute_fbank_dir, read_fbank_config, read_unusable, write_unusable
+from decant.distill.ensemble import ensemble_logits
+from decant.feat.archive import read_matrices, write_int_vectors, write_matrices
+from decant.feat.data_dir import UtterancesConfig, at_speed, check_unusable, read_data_dir
+from decant.feat.fbank import compute_fbank_dir, read_fbank_config, read_unusable, write_unusable
 from decant.files import atomic_path
-from decant.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
-from decant.gmm import QuadraticForm, load_gmm
-from decant.hmm import TransitionModel, read_transitions, state_graph
-from decant.lexicon import Lexicon, read_lexicon
-from decant.training import RealignmentConfig
+from decant.hmm.gmm import QuadraticForm, load_gmm
+from decant.hmm.topology import TransitionModel, read_transitions, state_graph
+from decant.lang.lexicon import Lexicon, read_lexicon
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, load_model
+from decant.nnet.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
+from decant.nnet.training import RealignmentConfig
 from steps.acoustic_training import SEEDS_APART, hard_labels, train_models
 from steps.adaptation import speaker_transforms
 from steps.common import SPLITS, Stage, hmm_folders, logger, run_step

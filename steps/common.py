@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from decant import data_parallel
+from decant.nnet import data_parallel
 from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")

@@ -1,7 +1,7 @@
 """Stage 2: the filterbanks of every split."""
 
-from decant.data_dir import UtterancesConfig, check_unusable, read_data_dir
-from decant.fbank import FbankConfig, compute_fbank_dir
+from decant.feat.data_dir import UtterancesConfig, check_unusable, read_data_dir
+from decant.feat.fbank import FbankConfig, compute_fbank_dir
 from steps.common import SPLITS, Stage, run_step
 
 

@@ -13,23 +13,23 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from decant.acoustic_model import AcousticModelConfig
-from decant.beam_search import AdaptationConfig, SearchConfig
 from decant.config import config_parser, read_tables, write_tables
-from decant.data_dir import UtterancesConfig, read_data_dir
-from decant.ensemble import EnsembleConfig
-from decant.fbank import FbankConfig
-from decant.frame_store import FramesConfig
-from decant.gmm_training import MonophoneConfig, TriphoneConfig
-from decant.hmm import HmmConfig
-from decant.k2_engine import check_python
-from decant.language_model import LanguageModelConfig
-from decant.lexicon import LexiconConfig
-from decant.regularization import HardRegularizationConfig, RegularizationConfig, SoftRegularizationConfig
-from decant.scoring import ScoringConfig
-from decant.soft_targets import DistillationConfig, SoftTargetsConfig
-from decant.state_tying import StateTyingConfig
-from decant.training import RealignmentConfig, TrainingConfig
+from decant.distill.ensemble import EnsembleConfig
+from decant.distill.regularization import HardRegularizationConfig, RegularizationConfig, SoftRegularizationConfig
+from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
+from decant.feat.data_dir import UtterancesConfig, read_data_dir
+from decant.feat.fbank import FbankConfig
+from decant.hmm.gmm_training import MonophoneConfig, TriphoneConfig
+from decant.hmm.state_tying import StateTyingConfig
+from decant.hmm.topology import HmmConfig
+from decant.lang.language_model import LanguageModelConfig
+from decant.lang.lexicon import LexiconConfig
+from decant.nnet.acoustic_model import AcousticModelConfig
+from decant.nnet.frame_store import FramesConfig
+from decant.nnet.training import RealignmentConfig, TrainingConfig
+from decant.score.scoring import ScoringConfig
+from decant.search.beam_search import AdaptationConfig, SearchConfig
+from decant.search.k2_engine import check_python
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,

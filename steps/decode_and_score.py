@@ -14,20 +14,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from decant.acoustic_model import load_model, log_priors, num_parameters
-from decant.archive import read_int_vectors, write_matrices
-from decant.beam_search import SearchConfig, Setting
-from decant.data_dir import read_data_dir
-from decant.decoding_graph import check_same_tree
-from decant.ensemble import EnsembleConfig, ensemble_logits
-from decant.fbank import check_same_features, read_fbank_config
+from decant.distill.ensemble import EnsembleConfig, ensemble_logits
+from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
+from decant.feat.archive import read_int_vectors, write_matrices
+from decant.feat.data_dir import read_data_dir
+from decant.feat.fbank import check_same_features, read_fbank_config
 from decant.files import atomic_path
-from decant.frame_store import pack, read_frame_store
-from decant.gmm import QuadraticForm, load_gmm
+from decant.hmm.gmm import QuadraticForm, load_gmm
+from decant.nnet.acoustic_model import load_model, log_priors, num_parameters
+from decant.nnet.frame_store import pack, read_frame_store
 from decant.parallel import parallel_map
-from decant.regularization import write_regularization
-from decant.results import COMPARED, Comparison, ResultRow, write_comparisons, write_results
-from decant.scoring import (
+from decant.score.regularization_results import write_regularization
+from decant.score.results import COMPARED, Comparison, ResultRow, write_comparisons, write_results
+from decant.score.scoring import (
     ScoringConfig,
     Sentences,
     choose_setting,
@@ -37,7 +36,8 @@ from decant.scoring import (
     word_errors,
     write_alignments,
 )
-from decant.soft_targets import DistillationConfig, SoftTargetsConfig
+from decant.search.beam_search import SearchConfig, Setting
+from decant.search.decoding_graph import check_same_tree
 from steps.acoustic_training import member_folders
 from steps.common import Stage, hmm_folders, logger, run_step
 from steps.features import mixture_features, network_features

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.archive import read_matrices
-from decant.cepstra import gmm_features
-from decant.fbank import load_features
-from decant.gmm import load_gmm
+from decant.feat.archive import read_matrices
+from decant.feat.cepstra import gmm_features
+from decant.feat.fbank import load_features
+from decant.hmm.gmm import load_gmm
 from steps.common import hmm_folders
 
 

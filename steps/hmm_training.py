@@ -4,11 +4,11 @@ import json
 import time
 from pathlib import Path
 
-from decant.cepstra import GmmFeatures
+from decant.feat.cepstra import GmmFeatures
 from decant.files import atomic_path
-from decant.gmm import save_gmm
-from decant.gmm_training import TrainedGmm
-from decant.hmm import write_transitions
+from decant.hmm.gmm import save_gmm
+from decant.hmm.gmm_training import TrainedGmm
+from decant.hmm.topology import write_transitions
 from steps.common import logger
 
 

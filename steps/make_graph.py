@@ -1,8 +1,8 @@
 """Stage 5: the decoding graph of lexicon, language model and HMM, for each system of Gaussian mixtures."""
 
-from decant.decoding_graph import build_graph
-from decant.hmm import read_transitions
-from decant.lexicon import read_lexicon
+from decant.hmm.topology import read_transitions
+from decant.lang.lexicon import read_lexicon
+from decant.search.decoding_graph import build_graph
 from steps.common import Stage, hmm_folders, run_step
 
 

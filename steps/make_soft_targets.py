@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from decant import data_parallel
-from decant.acoustic_model import AcousticModel
-from decant.ensemble import EnsembleConfig
-from decant.frame_store import FrameStore, read_frame_store
+from decant.distill.ensemble import EnsembleConfig
+from decant.distill.soft_targets import SoftTargetsConfig, finish_pass, num_shards, origin, write_shard
+from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.frame_store import FrameStore, read_frame_store
 from decant.parallel import parallel_map
-from decant.soft_targets import SoftTargetsConfig, finish_pass, num_shards, origin, write_shard
 from steps.acoustic_training import load_models, member_folders
 from steps.common import Stage, run_step
 from steps.unlabelled import label_audio, student_frames
@@ -32,7 +32,7 @@ def make_shard(stage: Stage, teachers: tuple[Path, ...], frames: Path, directory
 
 def made_from(stage: Stage, teachers: tuple[Path, ...], frames: Path) -> dict:
     """What the soft targets of the models in the teachers' folders on that frame store have to be made from
-    (decant.soft_targets.origin)."""
+    (decant.distill.soft_targets.origin)."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
     return origin(load_models(teachers, torch.device("cpu")), read_frame_store(frames), config)
 

@@ -1,8 +1,8 @@
 """Stage 1: the lexicon, checked against the transcripts, and the language model: the corpus's own, or an estimate."""
 
-from decant.data_dir import read_data_dir
-from decant.language_model import LanguageModelConfig, estimate_ngram, perplexity, read_arpa, write_arpa
-from decant.lexicon import LexiconConfig, check_words, position_dependent, read_lexicon, write_lexicon
+from decant.feat.data_dir import read_data_dir
+from decant.lang.language_model import LanguageModelConfig, estimate_ngram, perplexity, read_arpa, write_arpa
+from decant.lang.lexicon import LexiconConfig, check_words, position_dependent, read_lexicon, write_lexicon
 from steps.common import Stage, logger, run_step
 
 

@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-from decant.fbank import read_unusable
+from decant.feat.fbank import read_unusable
 from decant.files import atomic_path
-from decant.regularization import read_regularization, regularization_markdown, regularization_table
-from decant.results import read_comparisons, read_results, results_markdown, results_table
+from decant.score.regularization_results import read_regularization, regularization_markdown, regularization_table
+from decant.score.results import read_comparisons, read_results, results_markdown, results_table
 from steps.common import SPLITS, Stage, run_step
 
 

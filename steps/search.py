@@ -1,4 +1,4 @@
-"""Alignment and decoding by the engine that the run asks for: kaldi-decoder and decant.alignment, or k2."""
+"""Alignment and decoding by the engine that the run asks for: kaldi-decoder and decant.hmm.alignment, or k2."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from decant import beam_search, k2_engine
-from decant.alignment import LogLikelihoods, align
-from decant.beam_search import Hypotheses, SearchConfig, Setting
-from decant.hmm import StateGraph
+from decant.hmm.alignment import LogLikelihoods, align
+from decant.hmm.topology import StateGraph
+from decant.search import beam_search, k2_engine
+from decant.search.beam_search import Hypotheses, SearchConfig, Setting
 from steps.common import Stage
 
 
@@ -22,7 +22,7 @@ def best_pdfs(stage: Stage, graphs: Mapping[str, StateGraph], features: Mapping[
               log_likelihoods: LogLikelihoods, jobs: int) -> dict[str, np.ndarray]:
     """The best path's pdf-ids (int64 [T]) of every utterance of which a path reaches the end, in their order.
 
-    features, log_likelihoods and jobs: as in decant.alignment.align.
+    features, log_likelihoods and jobs: as in decant.hmm.alignment.align.
     """
     features = {utterance: features[utterance] for utterance in graphs}
     if stage.engine == "k2":

@@ -1,6 +1,6 @@
 """Stage 8: the other members of the ensemble, several at a time where the machine allows."""
 
-from decant.ensemble import EnsembleConfig
+from decant.distill.ensemble import EnsembleConfig
 from decant.parallel import parallel_map
 from steps.acoustic_training import member_name, train_members
 from steps.common import Stage, run_step

@@ -2,12 +2,12 @@
 
 import time
 
-from decant.cepstra import GmmFeatures, gmm_features
-from decant.data_dir import read_data_dir
-from decant.gmm_training import MonophoneConfig, flat_start, train_gmm
-from decant.hmm import HmmConfig, TransitionModel, state_graph
-from decant.lexicon import read_lexicon
-from decant.state_tying import monophone_tree
+from decant.feat.cepstra import GmmFeatures, gmm_features
+from decant.feat.data_dir import read_data_dir
+from decant.hmm.gmm_training import MonophoneConfig, flat_start, train_gmm
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
+from decant.lang.lexicon import read_lexicon
 from steps.common import Stage, logger, run_step
 from steps.hmm_training import save_hmm
 

@@ -5,13 +5,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from decant.acoustic_model import AcousticModelConfig, load_model
-from decant.frame_store import FrameStore, read_frame_store
-from decant.mixing import mixture
+from decant.distill.mixing import mixture
+from decant.distill.regularization import RegularizationConfig, share_of
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.nnet.acoustic_model import AcousticModelConfig, load_model
+from decant.nnet.frame_store import FrameStore, read_frame_store
+from decant.nnet.training import TrainingConfig, frame_accuracy, predictions
 from decant.parallel import parallel_map
-from decant.regularization import RegularizationConfig, RegularizationRow, share_of
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
-from decant.training import TrainingConfig, frame_accuracy, predictions
+from decant.score.regularization_results import RegularizationRow
 from steps.acoustic_training import SEEDS_APART, hard_labels, soft_labels, train_models
 from steps.common import Stage, run_step
 

@@ -5,15 +5,15 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-from decant import data_parallel
-from decant.acoustic_model import AcousticModelConfig
-from decant.ensemble import EnsembleConfig
+from decant.distill.ensemble import EnsembleConfig
+from decant.distill.mixing import mixture, pass_of
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, read_soft_targets
 from decant.files import atomic_path
-from decant.frame_store import read_frame_store
-from decant.mixing import mixture, pass_of
+from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModelConfig
+from decant.nnet.frame_store import read_frame_store
+from decant.nnet.training import TrainingConfig
 from decant.parallel import parallel_map
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, read_soft_targets
-from decant.training import TrainingConfig
 from steps.acoustic_training import SEEDS_APART, Lesson, load_models, member_folders, soft_labels, train_models
 from steps.common import Stage, logger, run_step
 from steps.make_soft_targets import made_from, write_soft_targets

@@ -13,19 +13,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from decant.alignment import align
-from decant.archive import write_matrices
-from decant.cepstra import GmmFeatures, gmm_features, speaker_cepstra
-from decant.data_dir import read_data_dir
-from decant.fbank import read_speakers
+from decant.feat.archive import write_matrices
+from decant.feat.cepstra import GmmFeatures, gmm_features, speaker_cepstra
+from decant.feat.data_dir import read_data_dir
+from decant.feat.fbank import read_speakers
+from decant.feat.fmllr import affine, compose
+from decant.feat.lda_mllt import lda, splice
 from decant.files import atomic_path
-from decant.fmllr import affine, compose
-from decant.gmm import QuadraticForm, fmllr_transforms, load_gmm
-from decant.gmm_training import TriphoneConfig, train_gmm
-from decant.hmm import TransitionModel, read_transitions, state_graph
-from decant.lda_mllt import lda, splice
-from decant.lexicon import Lexicon, LexiconConfig, phone_variants, position_classes, read_lexicon
-from decant.state_tying import DecisionTree, StateTyingConfig, accumulate, grow_tree, phone_questions, read_questions
+from decant.hmm.alignment import align
+from decant.hmm.gmm import QuadraticForm, fmllr_transforms, load_gmm
+from decant.hmm.gmm_training import TriphoneConfig, train_gmm
+from decant.hmm.state_tying import (
+    DecisionTree,
+    StateTyingConfig,
+    accumulate,
+    grow_tree,
+    phone_questions,
+    read_questions,
+)
+from decant.hmm.topology import TransitionModel, read_transitions, state_graph
+from decant.lang.lexicon import Lexicon, LexiconConfig, phone_variants, position_classes, read_lexicon
 from steps.common import Stage, logger, run_step
 from steps.hmm_training import save_hmm
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from decant.acoustic_model import AcousticModel
-from decant.archive import write_matrices
-from decant.data_dir import UtterancesConfig, check_disjoint_speakers, check_unusable, read_data_dir
-from decant.fbank import FbankConfig, compute_fbank_dir
-from decant.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
-from decant.lexicon import read_lexicon
+from decant.distill.soft_targets import SoftTargetsConfig, teacher_logits
+from decant.feat.archive import write_matrices
+from decant.feat.data_dir import UtterancesConfig, check_disjoint_speakers, check_unusable, read_data_dir
+from decant.feat.fbank import FbankConfig, compute_fbank_dir
+from decant.lang.lexicon import read_lexicon
+from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.frame_store import FramesConfig, FrameStore, pack, read_frame_store, write_frame_store
 from decant.progress import progress
-from decant.soft_targets import SoftTargetsConfig, teacher_logits
 from steps.acoustic_training import load_models
 from steps.adaptation import speaker_transforms
 from steps.common import Stage, logger

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig
-from decant.frame_store import FrameStore, pack
-from decant.losses import hard_label_loss
-from decant.training import Objective, TrainingConfig, train
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig
+from decant.nnet.frame_store import FrameStore, pack
+from decant.nnet.losses import hard_label_loss
+from decant.nnet.training import Objective, TrainingConfig, train
 
 SIZES = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=2, hidden_units=16)
 CONFIG = TrainingConfig(epochs=3, batch_size=32, learning_rate=1e-2, checkpoint_steps=4)

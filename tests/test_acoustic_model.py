@@ -4,8 +4,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide, load_model, log_priors, save_model
-from decant.fbank import FbankConfig
+from decant.feat.fbank import FbankConfig
+from decant.nnet.acoustic_model import (
+    AcousticModel,
+    AcousticModelConfig,
+    SideBySide,
+    load_model,
+    log_priors,
+    save_model,
+)
 
 PLAIN = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=3, hidden_units=8)
 RESIDUAL = replace(PLAIN, residual=True)

@@ -4,11 +4,11 @@ import torch
 from small_training import CONFIG, SIZES, network
 from torch.nn.functional import one_hot
 
-from decant import data_parallel
-from decant.frame_store import read_frame_store
-from decant.losses import hard_label_loss
-from decant.mixing import mixture
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.distill.mixing import mixture
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.nnet import data_parallel
+from decant.nnet.frame_store import read_frame_store
+from decant.nnet.losses import hard_label_loss
 from steps.acoustic_training import hard_labels, soft_labels, train_models
 from steps.common import Stage
 

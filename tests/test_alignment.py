@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from decant.alignment import align, batches, equal_alignment, transition_counts, viterbi
-from decant.hmm import EXIT, HmmConfig, TransitionModel, state_graph
-from decant.lexicon import make_lexicon
-from decant.state_tying import monophone_tree
+from decant.hmm.alignment import align, batches, equal_alignment, transition_counts, viterbi
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import EXIT, HmmConfig, TransitionModel, state_graph
+from decant.lang.lexicon import make_lexicon
 
 LEXICON = make_lexicon([("A", ("x",)), ("B", ("x", "y")), ("B", ("z",))])
 MODEL = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig(self_loop_scale=1.0))

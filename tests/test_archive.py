@@ -6,7 +6,7 @@ import kaldi_io
 import numpy as np
 import pytest
 
-from decant.archive import (
+from decant.feat.archive import (
     merge_scp,
     read_int_vectors,
     read_matrices,
@@ -137,7 +137,7 @@ def test_matrices_are_not_taken_for_int_vectors(tmp_path):
 
 
 def test_importing_prints_nothing_and_leaves_the_environment_alone():
-    program = "import os; before = dict(os.environ); import decant.archive; assert os.environ == before, os.environ"
+    program = "import os; before = dict(os.environ); import decant.feat.archive; assert os.environ == before"
     for environment in ({}, {"KALDI_ROOT": "/no/such/kaldi"}):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                               env=os.environ | environment)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from decant import audio
-from decant.audio import duration, read_audio
+from decant.feat import audio
+from decant.feat.audio import duration, read_audio
 
 RATE = 8000
 RAMP = np.arange(-4000, 4000, dtype=np.int16)  # one second, each sample another value

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from decant.archive import write_matrices
-from decant.beam_search import SearchConfig, decode, decode_grid, read_graph
-from decant.decoding_graph import build_graph
-from decant.fst_arrays import read_arrays
-from decant.hmm import HmmConfig, TransitionModel
-from decant.lexicon import make_lexicon
-from decant.state_tying import monophone_tree
+from decant.feat.archive import write_matrices
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel
+from decant.lang.lexicon import make_lexicon
+from decant.search.beam_search import SearchConfig, decode, decode_grid, read_graph
+from decant.search.decoding_graph import build_graph
+from decant.search.fst_arrays import read_arrays
 
 LEXICON = make_lexicon([("no", ("N", "O")), ("on", ("O", "N")), ("oh", ("O",))])
 TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig())

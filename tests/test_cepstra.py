@@ -3,8 +3,8 @@ import pytest
 import torch
 from torchaudio.compliance import kaldi
 
-from decant.cepstra import cepstra, differences
-from decant.fbank import FbankConfig, fbank
+from decant.feat.cepstra import cepstra, differences
+from decant.feat.fbank import FbankConfig, fbank
 
 
 def test_cepstra_are_kaldis_mfcc_of_the_same_filterbank():

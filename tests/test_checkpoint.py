@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from small_training import CONFIG, SIZES, train_on, two_bins
 
 from decant.files import write_tensors
-from decant.losses import hard_label_loss
+from decant.nnet.losses import hard_label_loss
 
 
 @pytest.mark.parametrize("stopped_after", [1, 4, 5, 7, 8, 14, 20])
@@ -45,7 +45,7 @@ def train_and_save(directory):
 def test_a_training_killed_at_twenty_random_moments_goes_on_to_the_same_weights_bit_for_bit(tmp_path):
     """By SIGKILL from outside, wherever it was: in a step, at an epoch's end, writing a checkpoint."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch", "decant.training"])
+    processes.set_forkserver_preload(["torch", "decant.nnet.training"])
 
     def start(directory):
         """A training that has written its first checkpoint."""

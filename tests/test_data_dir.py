@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from decant.data_dir import Utterance, check_disjoint_speakers, read_data_dir, write_data_dir
+from decant.feat.data_dir import Utterance, check_disjoint_speakers, read_data_dir, write_data_dir
 
 # Two speakers; the ids of bob's utterances do not start with his name, which Kaldi advises but does not ask for.
 GOOD = {

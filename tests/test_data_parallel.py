@@ -13,11 +13,11 @@ import torch
 from small_training import SIZES, two_bins
 from torch.distributed.tensor import DTensor
 
-from decant import data_parallel
-from decant.acoustic_model import AcousticModel, load_model, save_model
-from decant.fbank import FbankConfig
-from decant.losses import hard_label_loss
-from decant.training import Objective, TrainingConfig, train
+from decant.feat.fbank import FbankConfig
+from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModel, load_model, save_model
+from decant.nnet.losses import hard_label_loss
+from decant.nnet.training import Objective, TrainingConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4,

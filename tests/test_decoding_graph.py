@@ -10,11 +10,11 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.decoding_graph import add_hmm_self_loops, build_graph, check_same_tree
-from decant.fst_arrays import ARC, from_arcs, read_arrays
-from decant.hmm import HmmConfig, TransitionModel
-from decant.lexicon import make_lexicon
-from decant.state_tying import DecisionTree, Split, monophone_tree
+from decant.hmm.state_tying import DecisionTree, Split, monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel
+from decant.lang.lexicon import make_lexicon
+from decant.search.decoding_graph import add_hmm_self_loops, build_graph, check_same_tree
+from decant.search.fst_arrays import ARC, from_arcs, read_arrays
 
 SILENCE_PROB = 0.3
 LEXICON = make_lexicon([("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))])  # c sounds like a

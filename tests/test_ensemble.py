@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig
-from decant.ensemble import EnsembleConfig, ensemble_logits
+from decant.distill.ensemble import EnsembleConfig, ensemble_logits
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig
 
 CONFIG = AcousticModelConfig(left_context=1, right_context=1, hidden_layers=1, hidden_units=4)
 

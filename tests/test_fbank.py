@@ -8,10 +8,10 @@ import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
-from decant import fbank as fbank_module
-from decant.archive import read_matrices
-from decant.data_dir import Utterance, write_data_dir
-from decant.fbank import (
+from decant.feat import fbank as fbank_module
+from decant.feat.archive import read_matrices
+from decant.feat.data_dir import Utterance, write_data_dir
+from decant.feat.fbank import (
     FbankConfig,
     check_same_features,
     cmvn_statistics,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from decant.fmllr import affine, compose, fmllr, fmllr_statistics, identity
+from decant.feat.fmllr import affine, compose, fmllr, fmllr_statistics, identity
 
 MEANS = torch.tensor([[0.0, 0.0, 0.0], [4.0, -2.0, 1.0], [-3.0, 5.0, 2.0], [1.0, 1.0, -4.0]])
 VARIANCES = torch.tensor([[1.0, 0.5, 2.0], [0.5, 1.0, 1.0], [2.0, 0.3, 1.0], [1.0, 1.0, 0.5]])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.frame_store import FramesConfig, free_memory, pack, read_frame_store, write_frame_store
+from decant.nnet.frame_store import FramesConfig, free_memory, pack, read_frame_store, write_frame_store
 
 
 @pytest.fixture

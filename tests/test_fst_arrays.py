@@ -2,7 +2,7 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.fst_arrays import ARC, from_arcs, read_arrays, to_arrays, to_fst, write_arrays
+from decant.search.fst_arrays import ARC, from_arcs, read_arrays, to_arrays, to_fst, write_arrays
 
 TEXT = "0 1 3 2 0.5\n0 0 0 7 1.5\n1 0 4 0 0.25\n1 2.75\n"
 

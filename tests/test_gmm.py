@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from decant.cepstra import GmmFeatures
-from decant.fmllr import affine, identity
-from decant.gmm import (
+from decant.feat.cepstra import GmmFeatures
+from decant.feat.fmllr import affine, identity
+from decant.hmm.gmm import (
     DiagonalGmm,
     QuadraticForm,
     fmllr_transforms,
@@ -17,7 +17,7 @@ from decant.gmm import (
     shares,
     split,
 )
-from decant.state_tying import monophone_tree, write_tree
+from decant.hmm.state_tying import monophone_tree, write_tree
 
 
 def mixture() -> DiagonalGmm:

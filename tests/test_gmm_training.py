@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from decant.alignment import align
-from decant.fmllr import affine
-from decant.gmm import QuadraticForm
-from decant.gmm_training import MonophoneConfig, flat_start, train_gmm
-from decant.hmm import HmmConfig, TransitionModel, state_graph
-from decant.lexicon import make_lexicon
-from decant.state_tying import monophone_tree
+from decant.feat.fmllr import affine
+from decant.hmm.alignment import align
+from decant.hmm.gmm import QuadraticForm
+from decant.hmm.gmm_training import MonophoneConfig, flat_start, train_gmm
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
+from decant.lang.lexicon import make_lexicon
 
 
 def test_a_flat_start_finds_the_phones_borders():

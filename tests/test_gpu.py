@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
-from decant.frame_store import FrameStore
-from decant.mixing import mixture
-from decant.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
-from decant.training import TrainingConfig, frame_accuracy, predictions
+from decant.distill.mixing import mixture
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
+from decant.nnet.frame_store import FrameStore
+from decant.nnet.training import TrainingConfig, frame_accuracy, predictions
 from steps.acoustic_training import hard_labels, soft_labels
 
 GPU = torch.device("cuda", 0)

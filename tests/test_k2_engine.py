@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from decant import k2_engine
-from decant.beam_search import Hypotheses, SearchConfig
-from decant.hmm import HmmConfig, TransitionModel, state_graph
-from decant.lexicon import make_lexicon
-from decant.state_tying import monophone_tree
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
+from decant.lang.lexicon import make_lexicon
+from decant.search import k2_engine
+from decant.search.beam_search import Hypotheses, SearchConfig
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):
     grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0), "cpu", tmp_path)
     assert grid == {(8.0, 0.0): Hypotheses({"u": ("a", "b"), "v": ()}, ("v",))}
     arguments = json.loads(called.read_text())
-    assert arguments[:3] == ["-m", "decant.k2_command", "decode"]
+    assert arguments[:3] == ["-m", "decant.search.k2_command", "decode"]
     assert arguments[arguments.index("--beam") + 1] == "11.0"
 
 
@@ -55,10 +55,10 @@ def test_an_alignment_asks_for_an_utterance_s_own_pdf_ids_and_gives_them_back(ot
     """A stand-in for k2 that answers with label 1 for every frame: each utterance's second-smallest pdf-id."""
     other_python("""
 from pathlib import Path
-from decant.archive import read_matrices, write_int_vectors
+from decant.feat.archive import read_matrices, write_int_vectors
 import numpy as np
 option = lambda name: Path(sys.argv[sys.argv.index(name) + 1])
-from decant.state_graphs import read_acceptors
+from decant.search.state_graphs import read_acceptors
 scores = list(read_matrices(option('--scp')))
 graphs, num_pdfs = read_acceptors(option('--graphs'))
 for u, x in scores:

@@ -7,7 +7,7 @@ from pathlib import Path
 import kaldilm
 import pytest
 
-from decant.language_model import (
+from decant.lang.language_model import (
     FALLBACK_DISCOUNTS,
     LanguageModelConfig,
     NgramModel,
@@ -19,7 +19,7 @@ from decant.language_model import (
     read_arpa,
     write_arpa,
 )
-from decant.lexicon import make_lexicon, word_symbols, write_symbol_table
+from decant.lang.lexicon import make_lexicon, word_symbols, write_symbol_table
 
 TINY = [("a", "b"), ("a", "c")]
 SHIPS = [

@@ -2,7 +2,7 @@ import kaldialign
 import numpy as np
 import pytest
 
-from decant.lattice import Lattice, n_best, oracle_errors
+from decant.search.lattice import Lattice, n_best, oracle_errors
 
 
 def lattice(*arcs):

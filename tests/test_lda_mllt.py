@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.lda_mllt import lda, mllt, mllt_statistics, splice
+from decant.feat.lda_mllt import lda, mllt, mllt_statistics, splice
 
 
 def test_splicing_repeats_the_ends():

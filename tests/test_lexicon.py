@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from decant.data_dir import Utterance
-from decant.lexicon import (
+from decant.feat.data_dir import Utterance
+from decant.lang.lexicon import (
     Lexicon,
     check_words,
     disambiguated,

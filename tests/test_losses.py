@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import decant.losses
-from decant.losses import distillation_loss, hard_label_loss, mixed_label_loss, soft_target_loss
+import decant.nnet.losses
+from decant.nnet.losses import distillation_loss, hard_label_loss, mixed_label_loss, soft_target_loss
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, -2.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_losses_and_gradients_are_the_same_a_few_rows_at_a_time(kind, monkeypatc
 
     exact = logits.detach().float().requires_grad_()
     expected = [(loss, torch.autograd.grad(loss, exact)[0].to(kind)) for loss in losses(exact)]
-    monkeypatch.setattr(decant.losses, "AT_A_TIME", 3 * 40)
+    monkeypatch.setattr(decant.nnet.losses, "AT_A_TIME", 3 * 40)
     found = [(loss, torch.autograd.grad(loss, logits)[0]) for loss in losses(logits)]
     assert all(gradient.dtype == kind for _, gradient in found)
     torch.testing.assert_close(found, expected)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_training import CONFIG, SIZES, network
 
-from decant import training
-from decant.minibatches import frame_order, minibatches, read_ahead
-from decant.training import train
+from decant.nnet import training
+from decant.nnet.minibatches import frame_order, minibatches, read_ahead
+from decant.nnet.training import train
 from steps.acoustic_training import hard_labels
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from decant.frame_store import pack
-from decant.mixing import Mixture, mixture, pass_of
+from decant.distill.mixing import Mixture, mixture, pass_of
+from decant.nnet.frame_store import pack
 
 
 def test_the_first_pass_has_every_frame_by_itself():

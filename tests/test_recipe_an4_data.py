@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from decant.data_dir import read_data_dir
+from decant.feat.data_dir import read_data_dir
 from local import an4
 from local.an4 import CorpusConfig
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from small_recipe import ROOT, kill_when, results, run
 
-from decant.acoustic_model import load_model
-from decant.archive import read_int_vectors, read_matrices
-from decant.cepstra import gmm_features
-from decant.data_dir import at_speed, read_data_dir, write_data_dir
-from decant.fbank import load_features, read_unusable
-from decant.frame_store import read_frame_store
-from decant.gmm import load_gmm
-from decant.hmm import read_transitions
-from decant.lexicon import read_lexicon
-from decant.regularization import read_regularization
+from decant.feat.archive import read_int_vectors, read_matrices
+from decant.feat.cepstra import gmm_features
+from decant.feat.data_dir import at_speed, read_data_dir, write_data_dir
+from decant.feat.fbank import load_features, read_unusable
+from decant.hmm.gmm import load_gmm
+from decant.hmm.topology import read_transitions
+from decant.lang.lexicon import read_lexicon
+from decant.nnet.acoustic_model import load_model
+from decant.nnet.frame_store import read_frame_store
+from decant.score.regularization_results import read_regularization
 from steps import adaptation
 from steps.adaptation import speaker_transforms
 from steps.align import label_with_mixtures, words_of
@@ -243,6 +243,6 @@ def test_two_runs_in_one_folder_are_refused(left_alone):
 
 def test_nothing_that_is_loaded_can_run_code():
     """No objects in .npy files; pickles, torch.load and shells are ruff's to refuse (ruff.toml, make test)."""
-    sources = [path.read_text() for folder in ("decant", "steps", "local") for path in (ROOT / folder).glob("*.py")]
+    sources = [path.read_text() for folder in ("decant", "steps", "local") for path in (ROOT / folder).glob("**/*.py")]
     assert not any("allow_pickle=True" in source for source in sources)
     assert os.environ.get("DECANT_RUN") is None

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from decant.data_dir import read_data_dir
-from decant.lexicon import read_lexicon
+from decant.feat.data_dir import read_data_dir
+from decant.lang.lexicon import read_lexicon
 
 pytest.importorskip("espeakng_loader", reason="the extra `demo` is not installed")
 from local import espeak, espeak_grammar, espeak_noise, espeak_speakers, espeak_voice  # noqa: E402

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from decant.data_dir import read_data_dir
-from decant.lexicon import read_lexicon
+from decant.feat.data_dir import read_data_dir
+from decant.lang.lexicon import read_lexicon
 from local.speechocean762 import CorpusConfig, prepare
 
 TRAIN = {"000010001": "HELLO WORLD", "000010002": "A WORLD", "000020001": "HELLO WORLD", "000030001": "NEW WORLD"}

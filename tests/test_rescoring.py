@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from decant.language_model import NgramModel
-from decant.rescoring import rescored, sentence_cost
+from decant.lang.language_model import NgramModel
+from decant.search.rescoring import rescored, sentence_cost
 
 
 def unigrams(**probabilities):

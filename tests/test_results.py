@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from rich.console import Console
 
-from decant.results import (
+from decant.score.results import (
     PAPER,
     Comparison,
     ResultRow,

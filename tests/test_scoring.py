@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from decant.scoring import (
+from decant.score.scoring import (
     ScoringConfig,
     WordErrors,
     choose_setting,

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig
-from decant.ensemble import ensemble_logits
-from decant.frame_store import pack, read_frame_store, write_frame_store
-from decant.mixing import mixture
-from decant.soft_targets import (
+from decant.distill.ensemble import ensemble_logits
+from decant.distill.mixing import mixture
+from decant.distill.soft_targets import (
     DistillationConfig,
     LiveTargets,
     SoftTargetsConfig,
@@ -18,6 +16,8 @@ from decant.soft_targets import (
     read_soft_targets,
     write_shard,
 )
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig
+from decant.nnet.frame_store import pack, read_frame_store, write_frame_store
 
 CONFIG = SoftTargetsConfig(temperatures=(1.0, 5.0), num_states=3, shard_frames=4, precision="float32")
 NUM_FRAMES, NUM_PDFS = 11, 6

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from decant.data_dir import UtterancesConfig, check_unusable
+from decant.feat.data_dir import UtterancesConfig, check_unusable
 
 STAGE = Path(__file__).parents[1] / "steps" / "stage.py"
 PROGRAM = """

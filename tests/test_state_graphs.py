@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from decant.alignment import viterbi
-from decant.hmm import HmmConfig, TransitionModel, state_graph
-from decant.lexicon import make_lexicon
-from decant.state_graphs import acceptor, read_acceptors, write_acceptors
-from decant.state_tying import monophone_tree
+from decant.hmm.alignment import viterbi
+from decant.hmm.state_tying import monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
+from decant.lang.lexicon import make_lexicon
+from decant.search.state_graphs import acceptor, read_acceptors, write_acceptors
 
 LEXICON = make_lexicon([("A", ("x",)), ("B", ("x", "y")), ("B", ("z",))])
 TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig())

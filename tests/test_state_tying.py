@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from decant.state_tying import (
+from decant.hmm.state_tying import (
     DecisionTree,
     Split,
     StateTyingConfig,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_training import CONFIG, SIZES, network, train_on
 
-from decant.acoustic_model import AcousticModel
-from decant.frame_store import pack
-from decant.losses import hard_label_loss
-from decant.training import Objective, TrainingConfig, better, learning_rate, predictions, train
+from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.frame_store import pack
+from decant.nnet.losses import hard_label_loss
+from decant.nnet.training import Objective, TrainingConfig, better, learning_rate, predictions, train
 from steps.acoustic_training import hard_labels
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_recipe import kill_when, results, run
 
-from decant.acoustic_model import load_model
-from decant.frame_store import read_frame_store
+from decant.nnet.acoustic_model import load_model
+from decant.nnet.frame_store import read_frame_store
 
 
 def without_transcripts(data: Path, directory: Path, speaker: str) -> Path:

@@ -2,10 +2,10 @@
 
     PYTHONPATH=. .venv/bin/python tests/benchmarks/k2_against_kaldi.py exp/an4 --k2-python .venv-k2/bin/python
 
-decodes with kaldi-decoder (decant.beam_search) and k2 (decant.k2_search, run by the other Python) the same
-log-likelihoods through the same graph, at several beams; then aligns with decant.alignment and k2, from likelihoods
-that are there already. Seconds are wall clock on one thread; k2's are those of its command less those of the same
-command on one utterance.
+decodes with kaldi-decoder (decant.search.beam_search) and k2 (decant.search.k2_search, run by the other Python) the
+same log-likelihoods through the same graph, at several beams; then aligns with decant.hmm.alignment and k2, from
+likelihoods that are there already. Seconds are wall clock on one thread; k2's are those of its command less those of
+the same command on one utterance.
 """
 
 import argparse
@@ -23,17 +23,17 @@ import kaldifst
 import numpy as np
 import torch
 
-from decant.alignment import align
-from decant.archive import read_int_vectors, read_matrices, write_matrices
-from decant.beam_search import Graph, SearchConfig, read_graph
-from decant.data_dir import read_data_dir
-from decant.gmm import QuadraticForm, load_gmm
-from decant.hmm import StateGraph, read_transitions, state_graph
-from decant.language_model import estimate_ngram, read_arpa
-from decant.lexicon import RESERVED_WORDS, read_lexicon
-from decant.rescoring import rescored
-from decant.scoring import Sentences, word_errors
-from decant.state_graphs import acceptor, write_acceptors
+from decant.feat.archive import read_int_vectors, read_matrices, write_matrices
+from decant.feat.data_dir import read_data_dir
+from decant.hmm.alignment import align
+from decant.hmm.gmm import QuadraticForm, load_gmm
+from decant.hmm.topology import StateGraph, read_transitions, state_graph
+from decant.lang.language_model import estimate_ngram, read_arpa
+from decant.lang.lexicon import RESERVED_WORDS, read_lexicon
+from decant.score.scoring import Sentences, word_errors
+from decant.search.beam_search import Graph, SearchConfig, read_graph
+from decant.search.rescoring import rescored
+from decant.search.state_graphs import acceptor, write_acceptors
 from steps.common import Stage, hmm_folders
 from steps.decode_and_score import System, write_likelihoods
 from steps.features import mixture_features
@@ -43,10 +43,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_k2(python: Path, *arguments: object) -> float:
-    """Runs decant.k2_command; returns the seconds that it took."""
+    """Runs decant.search.k2_command; returns the seconds that it took."""
     started = time.monotonic()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run([python, "-m", "decant.k2_command", *map(str, arguments)], check=True, env=environment)
+    subprocess.run([python, "-m", "decant.search.k2_command", *map(str, arguments)], check=True, env=environment)
     return time.monotonic() - started
 
 

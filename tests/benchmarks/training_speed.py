@@ -2,8 +2,8 @@
 
     PYTHONPATH=. .venv/bin/python tests/benchmarks/training_speed.py --model paper --threads 2
 
-times steps of `decant.training.train`'s loop on random frames, with hard labels and with soft targets; and by itself
-each part of a step, and the machine: its matrix products of these very shapes, and its copying of memory.
+times steps of `decant.nnet.training.train`'s loop on random frames, with hard labels and with soft targets; and by
+itself each part of a step, and the machine: its matrix products of these very shapes, and its copying of memory.
 """
 
 import argparse
@@ -18,12 +18,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from decant.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
-from decant.frame_store import FrameStore, pack
-from decant.minibatches import read_to
-from decant.mixing import mixture
-from decant.precision import autocast, has_fast_bfloat16
-from decant.soft_targets import (
+from decant.distill.mixing import mixture
+from decant.distill.soft_targets import (
     DistillationConfig,
     SoftTargetsConfig,
     finish_pass,
@@ -31,7 +27,11 @@ from decant.soft_targets import (
     read_soft_targets,
     write_shard,
 )
-from decant.training import TrainingConfig
+from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
+from decant.nnet.frame_store import FrameStore, pack
+from decant.nnet.minibatches import read_to
+from decant.nnet.precision import autocast, has_fast_bfloat16
+from decant.nnet.training import TrainingConfig
 from steps.acoustic_training import hard_labels, soft_labels
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),

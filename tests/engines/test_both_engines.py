@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from decant.archive import write_matrices
-from decant.beam_search import SearchConfig
-from decant.decoding_graph import build_graph
-from decant.hmm import HmmConfig, TransitionModel, state_graph
-from decant.language_model import estimate_ngram, write_arpa
-from decant.lexicon import make_lexicon
-from decant.state_tying import DecisionTree, Split, monophone_tree
+from decant.feat.archive import write_matrices
+from decant.hmm.state_tying import DecisionTree, Split, monophone_tree
+from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
+from decant.lang.language_model import estimate_ngram, write_arpa
+from decant.lang.lexicon import make_lexicon
+from decant.search.beam_search import SearchConfig
+from decant.search.decoding_graph import build_graph
 from steps.common import Stage
 from steps.search import best_pdfs, decode_grid
 

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from decant.archive import read_int_vectors, write_matrices
-from decant.fst_arrays import ARC, from_arcs, write_arrays
-from decant.k2_search import K2SearchConfig, align, decode, read_graph
-from decant.lattice import n_best
-from decant.state_graphs import write_acceptors
+from decant.feat.archive import read_int_vectors, write_matrices
+from decant.search.fst_arrays import ARC, from_arcs, write_arrays
+from decant.search.k2_search import K2SearchConfig, align, decode, read_graph
+from decant.search.lattice import n_best
+from decant.search.state_graphs import write_acceptors
 
 NUM_PDFS = 3
 WORDS = ("<eps>", "a", "b", "c", "#0", "<s>", "</s>")
@@ -198,7 +198,7 @@ def test_alignment_finds_the_cheapest_of_all_paths(write_scp):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "decant.k2_command", *map(str, arguments)]
+    command = [sys.executable, "-m", "decant.search.k2_command", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -261,7 +261,8 @@ def test_mistakes_end_the_command_line_with_one_line(write_graph, write_scp, tmp
 
 
 def test_without_k2_one_line_says_how_to_install_it():
-    program = "import runpy, sys; sys.modules['k2'] = None; runpy.run_module('decant.k2_command', run_name='__main__')"
+    program = ("import runpy, sys; sys.modules['k2'] = None; "
+               "runpy.run_module('decant.search.k2_command', run_name='__main__')")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -1,0 +1,250 @@
+"""Training of one acoustic model, whatever its loss: stochastic gradient descent over shuffled frames, the epoch that
+is best on dev kept, and checkpoints from which it goes on bit for bit.
+
+Everything random is a function of (seed, epoch, step), so that a checkpoint needs no generator's state.
+
+The letters: B batch, N frames, S pdf-ids.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import tee
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModel, SideBySide
+from decant.nnet.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from decant.nnet.frame_store import FrameStore
+from decant.nnet.minibatches import minibatches, read_ahead, read_to
+from decant.nnet.precision import autocast, check_precision
+from decant.progress import progress
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    seed: int = 0  # of another draw of the models that this table trains: their first weights, the order of frames
+    epochs: int = 8  # passes over the training frames
+    batch_size: int = 512  # frames of a minibatch
+    learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
+    warmup: float = 0.05  # share of all steps in which the learning rate rises
+    weight_decay: float = 0.01  # AdamW's decoupled weight decay
+    label_smoothing: float = 0.0  # share of every hard label that all states have evenly
+    threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
+    precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
+    dev_epochs: int = 1  # epochs between looks at dev; the weights that are best there are kept
+    checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
+    shard_weights: bool = False  # several processes divide weights and optimizer among them (FSDP), not only the frames
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.threads, self.dev_epochs, self.checkpoint_steps) < 1:
+            raise ValueError("epochs, batch_size, threads, dev_epochs and checkpoint_steps have to be at least 1")
+        if self.learning_rate <= 0 or not 0 <= self.warmup < 1 or self.weight_decay < 0:
+            raise ValueError(f"learning_rate is {self.learning_rate:g}, warmup {self.warmup:g}, weight_decay "
+                             f"{self.weight_decay:g}; the rate has to be positive, the warm-up a share of the steps "
+                             "from 0 to below 1, the decay not negative")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed}; it has to be from 0 to {2**31 - 1}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
+        check_precision(self.precision)
+
+
+@dataclass(frozen=True)
+class RealignmentConfig(TrainingConfig):
+    rounds: int = 0  # of training a network (of default sizes) on the labels, and aligning again with it
+    epochs: int = 2  # few: a network that knows its frames by heart repeats their labels
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 0:
+            raise ValueError(f"rounds is {self.rounds}; it may not be negative (0: the mixtures' labels are kept)")
+
+
+DIVERGED = 2.0  # the first loss is that of a guess: no training that goes anywhere stays so far above it
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises.
+
+    read: (frame indices int64 [B], epoch) -> a minibatch: what the loss needs of these frames, on any device. Where a
+    GPU trains, this runs a step ahead in a thread of its own.
+    loss: (model, *minibatch) -> their mean loss, a scalar.
+    Of M models side by side the indices are [M, B], the losses [M].
+    """
+
+    read: Callable[[Tensor, int], tuple[Tensor, ...]]
+    loss: Callable[..., Tensor]
+
+
+def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
+    """The rate of step 0 .. num_steps - 1: a linear rise, then a linear fall that would reach zero at num_steps."""
+    warmup = max(1, round(config.warmup * num_steps))
+    return config.learning_rate * min((step + 1) / warmup, (num_steps - step) / max(1, num_steps - warmup))
+
+
+@torch.inference_mode()
+def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size: int = 4096) -> Tensor:
+    """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
+    index, found = torch.arange(len(store), device=store.device), []
+    for part in index.split(batch_size):
+        windows = store.windows(part, model.config.window)
+        if isinstance(model, SideBySide):
+            windows = windows.expand(model.num_models, *windows.shape)
+        found.append(model(windows).argmax(dim=-1))
+    return torch.cat(found, dim=-1)
+
+
+def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
+    """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...], where the
+    predictions are."""
+    return (predicted == store.pdfs.to(predicted.device)).double().mean(dim=-1)
+
+
+History = list[dict[str, float]]
+"""A record of every epoch that dev was looked at after: epoch, loss, dev_frame_accuracy, seconds since the last one."""
+
+
+def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, objective: Objective,
+          config: TrainingConfig, seeds: Sequence[int], directory: Path, labels: Sequence[str]) -> list[History]:
+    """Trains models in place, each from its seed; leaves each with the weights of its epoch that was best on dev.
+
+    models: one, or several of one architecture side by side, which see their frames in orders of their own. directory:
+    holds the checkpoint; an interrupted training goes on from there, to the same weights bit for bit on a CPU. Raises
+    FloatingPointError, naming step and learning rate, if a weight is no longer finite or an epoch's mean loss is above
+    `DIVERGED` times the first minibatch's, ValueError, naming the minibatch that fits, if one does not; the last
+    checkpoint from before stays.
+    """
+    device, count = models[0].log_priors.device, data_parallel.num_processes()
+    if len(models) > 1 and config.shard_weights and count > 1:
+        raise ValueError("models side by side do not divide their weights; set ensemble.side_by_side to 1, or "
+                         "shard_weights to false")
+    model = models[0] if len(models) == 1 else SideBySide(models)
+    spread = data_parallel.spread(model, config.shard_weights, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+                                  fused=True)
+    steps_an_epoch = math.ceil(len(store) / config.batch_size)
+    num_steps = config.epochs * steps_an_epoch
+    state = load_checkpoint(directory, model, optimizer)
+    # This process's parts of the sums, float64 [2, M]: of each model's loss in this epoch, and in the first minibatch.
+    losses = torch.tensor(state.losses or [[0.0] * len(models)] * 2, dtype=torch.float64, device=device)
+    losses *= data_parallel.rank() == 0
+    histories, best = state.histories or [[] for _ in models], state.best
+    started = time.monotonic() - state.epoch_seconds
+    objective = replace(objective, read=partial(read_to, device, objective.read))
+    plan, same_plan = tee(minibatches(len(store), config.batch_size, config.epochs, seeds, state.step))
+    reads = read_ahead(objective.read, ((index, epoch) for epoch, index, _ in same_plan), device.type == "cuda")
+    steps = progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step)
+    for step, (epoch, index, weight), read in zip(steps, plan, reads, strict=True):
+        rate = learning_rate(config, step, num_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        precision = autocast(config.precision, device)
+        loss = try_step(objective, spread, read, weight, optimizer, precision)
+        if loss is None:
+            reads.close()  # what was read ahead takes room
+            raise ValueError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
+                             + what_fits(objective, model, index, epoch, optimizer, precision))
+        before = config.batch_size * (step % steps_an_epoch)  # frames of this epoch
+        seen = min(before + config.batch_size, len(store))
+        part = loss.detach().double() / count
+        losses[0] += part * (seen - before)
+        if step == 0:
+            losses[1] = part
+        ended = seen == len(store)
+        if not ended and (step + 1) % config.checkpoint_steps:
+            continue
+        if not data_parallel.all_finite(model.parameters()):
+            losses[0] = math.nan
+        losses = data_parallel.summed(losses)
+        mean_loss = losses[0] / seen
+        check_converging(labels, mean_loss, losses[1], step, rate, state.step)
+        if ended:
+            if (epoch + 1) % config.dev_epochs == 0 or epoch + 1 == config.epochs:
+                best = look_at_dev(model, dev, best, histories, labels, epoch + 1, mean_loss, started, config.epochs)
+                started = time.monotonic()
+            losses[0] = 0.0
+        state = TrainingState(step + 1, histories, best, losses.tolist(), time.monotonic() - started)
+        save_checkpoint(directory, model, optimizer, state)
+        losses *= data_parallel.rank() == 0
+    model.load_state_dict(best)
+    if isinstance(model, SideBySide):
+        model.copy_to(models)
+    return histories
+
+
+def look_at_dev(model: AcousticModel | SideBySide, dev: FrameStore, best: dict[str, Tensor],
+                histories: Sequence[History], labels: Sequence[str], epoch: int, mean_loss: Tensor, started: float,
+                num_epochs: int) -> dict[str, Tensor]:
+    """Adds an epoch to each model's history, and returns the best weights so far."""
+    accuracy = frame_accuracy(predictions(model, dev), dev).view(len(labels))
+    accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
+    highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
+    best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
+    seconds = (time.monotonic() - started) / len(labels)
+    for history, label, loss, on_dev in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
+        history.append({"epoch": epoch, "loss": loss, "dev_frame_accuracy": on_dev, "seconds": seconds})
+        logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, epoch, num_epochs, loss,
+                    100 * on_dev, seconds)
+    return best
+
+
+def check_converging(labels: Sequence[str], losses: Tensor, first: Tensor, step: int, rate: float, saved: int) -> None:
+    """Raises FloatingPointError if a model's mean loss in this epoch ([M]) is not finite, or far above its first ([M]).
+    saved: the step of the last checkpoint."""
+    for label, now, at_first in zip(labels, losses.tolist(), first.tolist(), strict=True):
+        if not now <= DIVERGED * at_first:
+            raise FloatingPointError(f"{label}: training diverged by step {step + 1}: loss {now:.3g}, {at_first:.3g} "
+                                     f"at first, learning rate {rate:.2g}; lower learning_rate "
+                                     f"(the checkpoint, if any, is still step {saved}'s)")
+
+
+CPU_LACKS_MEMORY = ("can't allocate memory", "could not create a primitive")  # torch's words, oneDNN's (in bfloat16)
+
+
+def try_step(objective: Objective, model: nn.Module, read: Callable[[], tuple[Tensor, ...]], weight: float,
+             optimizer: torch.optim.Optimizer, precision: torch.autocast) -> Tensor | None:
+    """Goes a step down the gradient of a minibatch's loss times `weight`, and returns that; None if memory lacked."""
+    optimizer.zero_grad(set_to_none=True)
+    try:
+        minibatch = read()
+        with precision:
+            loss = objective.loss(model, *minibatch) * weight
+        loss.sum().backward()
+        optimizer.step()
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in CPU_LACKS_MEMORY):
+            raise
+        logger.warning("%s", str(error).splitlines()[0])
+        return None
+    return loss
+
+
+def what_fits(objective: Objective, model: nn.Module, index: Tensor, epoch: int, optimizer: torch.optim.Optimizer,
+              precision: torch.autocast) -> str:
+    """What to do about a minibatch that did not fit, by trying its halves. The model is not to be used afterwards."""
+    if data_parallel.num_processes() > 1:  # they would have to try together
+        return "set a smaller batch_size in its table of the config, or shard_weights if it does not divide them yet"
+    size = index.shape[-1] // 2
+    while size and try_step(objective, model, partial(objective.read, index[..., :size], epoch), 1.0, optimizer,
+                            precision) is None:
+        size //= 2
+    return f"{size} do: set batch_size in its table of the config" if size else "nor does one: make the model smaller"
+
+
+def better(best: dict[str, Tensor], now: dict[str, Tensor], improved: Tensor) -> dict[str, Tensor]:
+    """The weights `now` of the models that improved (bool [M]), the best so far of the others."""
+    if improved.all():
+        return {name: x.detach().clone() for name, x in now.items()}
+    if not improved.any():
+        return best
+    return {name: torch.where(improved.view(-1, *[1] * (x.ndim - 1)), x, best[name]) for name, x in now.items()}

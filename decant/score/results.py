@@ -1,0 +1,250 @@
+"""The results of an experiment: the rows of results.json, the retained gain, and tables for people.
+
+Everything shown is drawn from the rows alone, beside the paper's own figures (section 4). Rates are fractions
+in the rows and per cent in the tables.
+"""
+
+import itertools
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from decant.files import atomic_path
+
+UNKNOWN = "-"
+
+# In the order in which tables show them.
+SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student")
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """What one run of one system reached on one split; None stands for what was not measured."""
+
+    system: str  # one of SYSTEMS
+    split: str  # "dev" or "test"
+    chosen: bool  # whether dev chose this variant of the system; true where there is one variant
+    variant: str = ""  # what else distinguishes the row, such as "temperature 2"
+    seed: int | None = None  # of a baseline: the ensemble's member; of a student: the run
+    frames: int | None = None
+    frame_accuracy: float | None = None
+    words: int | None = None  # in the references
+    wer: float | None = None
+    wer_low: float | None = None  # 95% interval
+    wer_high: float | None = None
+    parameters: int | None = None  # numbers that training sets
+    seconds: float | None = None  # wall clock of the training
+    lm_weight: float | None = None
+    word_insertion_penalty: float | None = None
+    config: str | None = None  # the resolved config's file, relative to the experiment folder
+
+    def __post_init__(self) -> None:
+        if self.system not in SYSTEMS:
+            raise ValueError(f"system is {self.system!r}; it has to be one of {', '.join(SYSTEMS)}")
+
+    @property
+    def sort_key(self) -> tuple:
+        """By system, variant, split and seed: what no two rows may share."""
+        return SYSTEMS.index(self.system), self.variant, self.split, -1 if self.seed is None else self.seed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A figure of one system less that of another on the same utterances of test, as fractions; of several runs, of
+    their means. low, high: the 95% interval of decant.score.scoring.paired_difference."""
+
+    system: str
+    against: str
+    figure: str  # "frame_accuracy" or "wer"
+    difference: float
+    low: float
+    high: float
+
+
+COMPARED = (("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"))
+
+PAPER = tuple(
+    ResultRow(system, "test", chosen=True, variant="the paper's", frame_accuracy=frame_accuracy, wer=wer)
+    for system, frame_accuracy, wer in (
+        ("baseline", 0.589, 0.109), ("ensemble", 0.611, 0.107), ("student", 0.608, 0.107)
+    )
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A figure over several runs."""
+
+    mean: float
+    spread: float | None  # sample standard deviation; None for a single run
+    runs: int
+
+
+def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> None:
+    """Write comparisons.json, a list."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps([asdict(comparison) for comparison in comparisons], indent=1) + "\n")
+
+
+def read_comparisons(path: Path) -> list[Comparison]:
+    """The comparisons of comparisons.json. Raises ValueError naming the file if it holds anything else."""
+    return read_list(path, Comparison, "comparisons")
+
+
+def write_results(path: Path, rows: Iterable[ResultRow]) -> None:
+    """Write results.json, a list of rows; rows and keys are sorted, so that equal results are equal files.
+
+    Raises ValueError if two rows share system, variant, split and seed, or a figure is not finite.
+    """
+    rows = sorted(rows, key=lambda row: row.sort_key)
+    for row, following in itertools.pairwise(rows):
+        if row.sort_key == following.sort_key:
+            raise ValueError(f"{path}: two rows for {row.system} {row.variant!r}, split {row.split}, seed "
+                             f"{row.seed}; give them different variants or seeds")
+    text = json.dumps([asdict(row) for row in rows], indent=1, sort_keys=True, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_results(path: Path) -> list[ResultRow]:
+    """The rows of results.json. Raises ValueError naming the file if it holds anything else."""
+    return read_list(path, ResultRow, "results")
+
+
+def read_list(path: Path, kind: type, name: str) -> list:
+    """The list of a file that stage 13 wrote. Raises ValueError naming the file if it holds anything else."""
+    try:
+        return [kind(**entry) for entry in json.loads(Path(path).read_text(encoding="utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: not a list of {name} ({error}); run stage 13 again") from error
+
+
+def summarize(rows: Iterable, figure: str) -> Summary | None:
+    """Mean and spread of a field of the rows, those aside where it is None; None if no row has it."""
+    return summary([value for row in rows if (value := getattr(row, figure)) is not None])
+
+
+def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
+    """(student - baseline) / (ensemble - baseline) on test: 1 is all of what the ensemble gains.
+
+    figure: "frame_accuracy" or "wer". Over the runs of the chosen student; the baseline is the mean of the
+    ensemble's members. None where the gain is undefined: a system is missing, or the ensemble is not better.
+    """
+    test = [row for row in rows if row.split == "test" and row.chosen]
+    baseline, ensemble = (summarize([row for row in test if row.system == system], figure)
+                          for system in ("baseline", "ensemble"))
+    if baseline is None or ensemble is None:
+        return None
+    gain = ensemble.mean - baseline.mean
+    if (-gain if figure == "wer" else gain) < 1e-9:  # no gain but the last digit's
+        return None
+    students = [getattr(row, figure) for row in test if row.system == "student"]
+    return summary([(student - baseline.mean) / gain for student in students if student is not None])
+
+
+def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Table:
+    """The results for a terminal, which has no room for all columns."""
+    shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in _COLUMNS]
+    lines = [tuple(itertools.compress(cells, shown)) for cells in _table_cells(rows)]
+    return terminal_table(tuple(itertools.compress(_COLUMNS, shown)), lines, _notes(rows, comparisons))
+
+
+def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
+    """The results for RESULTS.md."""
+    return markdown_table(_COLUMNS, _table_cells(rows), _notes(rows, comparisons))
+
+
+def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> Table:
+    """A table with notes below it, the first two columns of text."""
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption="\n".join(notes), caption_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
+    for cells in lines:
+        table.add_row(*cells)
+    return table
+
+
+def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> str:
+    """The same in Markdown."""
+    heading = [column.replace("\n", " ") for column in columns]
+    rule = ["---" if number < 2 else "---:" for number in range(len(columns))]
+    rows = [f"| {' | '.join(cells)} |" for cells in (heading, rule, *lines)]
+    return "\n".join([*rows, "", *(f"- {note}" for note in notes), ""])
+
+
+_COLUMNS = ("system", "variant", "runs", "frame\naccuracy,\ndev %", "frame\naccuracy,\ntest %", "WER,\ndev %",
+            "WER,\ntest %", "95%\ninterval", "LM\nweight", "parameters", "seconds")
+
+
+def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
+    """A line of the table for each variant of a system, in the order of SYSTEMS, and the paper's three."""
+    groups: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in [*sorted(rows, key=lambda row: row.sort_key), *PAPER]:
+        groups.setdefault((row.system, row.variant), []).append(row)
+    num_variants = Counter(system for system, _ in dict.fromkeys((row.system, row.variant) for row in rows))
+    lines = []
+    for (system, variant), group in groups.items():
+        dev, test = ([row for row in group if row.split == split] for split in ("dev", "test"))
+        mark = " *" if group[0].chosen and group[0] not in PAPER and num_variants[system] > 1 else ""
+        low, high = summarize(test, "wer_low"), summarize(test, "wer_high")
+        weights = sorted({row.lm_weight for row in group} - {None})
+        parameters, seconds = summarize(group, "parameters"), summarize(group, "seconds")
+        lines.append((
+            system,
+            variant + mark,
+            str(max(len(dev), len(test))),
+            percent(summarize(dev, "frame_accuracy")),
+            percent(summarize(test, "frame_accuracy")),
+            percent(summarize(dev, "wer")),
+            percent(summarize(test, "wer")),
+            f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN,
+            ", ".join(f"{weight:g}" for weight in weights) or UNKNOWN,
+            f"{parameters.mean:,.0f}" if parameters else UNKNOWN,
+            f"{seconds.mean:.0f}" if seconds else UNKNOWN,
+        ))
+    return lines
+
+
+def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison]) -> list[str]:
+    """What a reader of the table has to know, and the retained gains."""
+    notes = [
+        "±: standard deviation over the runs; a figure without it is one run's.",
+        "95% interval: a bootstrap over utterances; of several runs, the mean of each end.",
+        "*: what dev chose among a system's variants.",
+    ]
+    for figure, name in (("frame_accuracy", "frame accuracy"), ("wer", "WER")):
+        gain, paper = retained_gain(rows, figure), retained_gain(PAPER, figure)
+        if gain:
+            found = f"{percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
+        else:
+            found = "undefined (the ensemble is not better than the baseline on test, or one is missing)"
+        notes.append(f"Retained gain in {name}: {found}. The paper: {percent(paper, digits=0)}%.")
+    for system, against in dict.fromkeys((c.system, c.against) for c in comparisons):
+        found = ", ".join(
+            f"{c.figure.replace('_', ' ').replace('wer', 'WER')} {100 * c.difference:+.1f} "
+            f"({100 * c.low:+.1f} to {100 * c.high:+.1f})"
+            for c in comparisons if (c.system, c.against) == (system, against))
+        notes.append(f"{system} less {against}, 95% interval of a paired bootstrap over test's utterances: {found}.")
+    return notes
+
+
+def summary(values: Sequence[float]) -> Summary | None:
+    """Mean and spread of some values; None if there are none."""
+    if not values:
+        return None
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(statistics.fmean(values), spread, len(values))
+
+
+def percent(found: Summary | None, digits: int = 1) -> str:
+    """A cell of a table: mean ± spread in per cent."""
+    if found is None:
+        return UNKNOWN
+    spread = "" if found.spread is None else f" ± {100 * found.spread:.{digits}f}"
+    return f"{100 * found.mean:.{digits}f}{spread}"

@@ -1,0 +1,121 @@
+"""Weighted transducers as numpy arrays, read from and written to OpenFst's binary "const" files.
+
+kaldifst composes and determinises, but hands out arcs one Python call at a time; a const file is two flat
+arrays after a short header, so numpy reads and writes it at the disk's speed (OpenFst: const-fst.h, fst.cc).
+
+Layout, little endian: magic number; the names "const" and "standard", each after its length; version (2: not
+aligned); flags (bits 0 and 1: symbol tables follow, bit 2: aligned); property bits; start state; numbers of
+states and arcs; then the states and the arcs as the dtypes below. Weights are costs: negative natural
+logarithms.
+
+The letters: N states, A arcs.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decant.files import atomic_path
+
+if TYPE_CHECKING:  # arrays are read and written where kaldifst is not installed, too (decant.search.k2_search)
+    import kaldifst
+
+ARC = np.dtype([("input", "<i4"), ("output", "<i4"), ("cost", "<f4"), ("target", "<i4")])
+_STATE = np.dtype([("final", "<f4"), ("first", "<u4"), ("arcs", "<u4"), ("input_epsilons", "<u4"),
+                   ("output_epsilons", "<u4")])
+_HEADER = struct.Struct("<ii5si8siiQqqq")
+_MAGIC, _VERSION, _EXPANDED = 2125659606, 2, 1
+
+
+@dataclass(frozen=True)
+class FstArrays:
+    """start: a state. final: float32 [N], the cost of ending in each state, inf where one may not.
+
+    arcs: ARC [A]; label 0 is epsilon. offsets: int64 [N + 1]: arcs[offsets[s]:offsets[s + 1]] leave state s.
+    """
+
+    start: int
+    final: np.ndarray
+    offsets: np.ndarray
+    arcs: np.ndarray
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The state that each arc leaves, int64 [A]."""
+        return np.repeat(np.arange(len(self.final)), np.diff(self.offsets))
+
+
+def from_arcs(start: int, final: np.ndarray, sources: np.ndarray, arcs: np.ndarray) -> FstArrays:
+    """The transducer whose arc i leaves state sources[i]; arcs of one state keep their order."""
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=len(final)))])
+    return FstArrays(start, final, offsets, arcs[np.argsort(sources, kind="stable")])
+
+
+def read_arrays(path: Path) -> FstArrays:
+    """Read a const file. Raises ValueError if it is another kind of file or cut short."""
+    data = Path(path).read_bytes()
+    if len(data) < _HEADER.size:
+        raise ValueError(f"{path}: {len(data)} bytes are too few for an OpenFst file; write it again")
+    magic, _, kind, _, arc_type, version, flags, _, start, num_states, num_arcs = _HEADER.unpack_from(data)
+    if (magic, kind, arc_type, version, flags) != (_MAGIC, b"const", b"standard", _VERSION, 0):
+        raise ValueError(f"{path} is not an OpenFst file of type const and standard arcs, unaligned, without "
+                         "symbol tables; convert it with fstconvert --fst_type=const")
+    expected = _HEADER.size + num_states * _STATE.itemsize + num_arcs * ARC.itemsize
+    if len(data) != expected:
+        raise ValueError(f"{path}: {len(data)} bytes where its header promises {expected}; write it again")
+    states = np.frombuffer(data, _STATE, num_states, _HEADER.size)
+    arcs = np.frombuffer(data, ARC, num_arcs, _HEADER.size + states.nbytes)
+    return FstArrays(start, states["final"], np.append(states["first"].astype(np.int64), num_arcs), arcs)
+
+
+def read_graph_arrays(graph_dir: Path, word_insertion_penalty: float) -> tuple[FstArrays, tuple[str, ...], int]:
+    """The graph that decant.search.decoding_graph.build_graph wrote, with the penalty added to the cost of every word;
+    the words by output label; the number of pdf-ids.
+
+    Raises FileNotFoundError and ValueError for a graph that is not there or damaged.
+    """
+    num_pdfs = json.loads((graph_dir / "graph.json").read_text())["num_pdfs"]
+    symbol_table = (graph_dir / "words.txt").read_text(encoding="utf-8")
+    words = tuple(line.split(" ")[0] for line in symbol_table.splitlines())
+    fst = read_arrays(graph_dir / "HCLG.fst")
+    arcs = fst.arcs.copy()
+    if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):  # the searches would not notice
+        raise ValueError(f"{graph_dir}: HCLG.fst has labels beyond the {num_pdfs} pdf-ids of graph.json or "
+                         f"the {len(words)} symbols of words.txt; build the graph again (stage 5)")
+    arcs["cost"][arcs["output"] > 0] += word_insertion_penalty
+    return replace(fst, arcs=arcs), words, num_pdfs
+
+
+def write_arrays(path: Path, fst: FstArrays) -> None:
+    """Write a const file."""
+    states = np.zeros(len(fst.final), _STATE)
+    states["final"], states["first"], states["arcs"] = fst.final, fst.offsets[:-1], np.diff(fst.offsets)
+    for name, label in (("input_epsilons", "input"), ("output_epsilons", "output")):
+        states[name] = np.bincount(fst.sources[fst.arcs[label] == 0], minlength=len(states))
+    header = _HEADER.pack(_MAGIC, 5, b"const", 8, b"standard", _VERSION, 0, _EXPANDED, fst.start, len(states),
+                          len(fst.arcs))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(header)
+        states.tofile(file)
+        fst.arcs.astype(ARC, copy=False).tofile(file)
+
+
+def to_arrays(fst: "kaldifst.StdFst", scratch: Path) -> FstArrays:
+    """The arrays of a kaldifst transducer, by way of the file `scratch`."""
+    import kaldifst
+
+    if not kaldifst.StdConstFst(fst).write(str(scratch)):
+        raise OSError(f"{scratch}: cannot be written; is the disk full?")
+    return read_arrays(scratch)
+
+
+def to_fst(fst: FstArrays, scratch: Path) -> "kaldifst.StdVectorFst":
+    """A kaldifst transducer that can be changed, by way of the file `scratch`."""
+    import kaldifst
+
+    write_arrays(scratch, fst)
+    return kaldifst.StdVectorFst(kaldifst.StdConstFst.read(str(scratch)))
