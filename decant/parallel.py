@@ -4,8 +4,9 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -29,13 +30,30 @@ def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc
         finally:
             torch.set_num_threads(threads)
         return
+    with _workers(jobs) as pool:
+        yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
+
+
+def parallel_stream(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator[Any]:
+    """The same in `jobs` processes for arguments that are made as they are needed, in this process: so many are taken
+    that every worker has work, and no more."""
+    with _workers(jobs) as pool:
+        waiting: deque[Future] = deque()
+        for a in arguments:
+            waiting.append(pool.submit(function, *a))
+            if len(waiting) > 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _workers(jobs: int) -> ProcessPoolExecutor:
     # Forked from a server that has only imported modules: a fork of this process would copy torch's threads and CUDA's
     # state in the middle of whatever they do, and a new interpreter takes seconds to import torch.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "decant.hmm.gmm", "decant.hmm.alignment"])
     logs = [log.baseFilename for log in logging.getLogger().handlers if isinstance(log, logging.FileHandler)]
-    with ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(logs,)) as pool:
-        yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
+    return ProcessPoolExecutor(jobs, context, initializer=_start_worker, initargs=(logs,))
 
 
 def _start_worker(logs: list[str]) -> None:

@@ -14,23 +14,25 @@ from typing import Any
 
 import torch
 
+from decant.experiment import Experiment
 from decant.nnet import data_parallel
+from decant.search.engine import Engine
 from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")
-SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage's program is given. exp holds the finished stages, out is this stage's own folder."""
+    """What a stage's program is given: the experiment as far as the stage declares it, and its own folder."""
 
-    exp: Path
+    experiment: Experiment
     out: Path
     jobs: int
     device: torch.device
-    corpus: str
-    engine: str = "kaldi"  # what searches: kaldi (kaldi-decoder, and Viterbi of our own to align) or k2
+    corpus: str = ""
+    engine: Engine = Engine()
+    tables: frozenset[str] | None = None  # of the config, that the stage declares; None: all
 
     @property
     def model_jobs(self) -> int:
@@ -38,16 +40,14 @@ class Stage:
         return self.jobs if self.device.type == "cpu" and data_parallel.num_processes() == 1 else 1
 
     def config(self, **tables: type) -> list[Any]:
-        """The named tables of the config: stage.config(fbank=FbankConfig) gives [FbankConfig(...)]."""
+        """The named tables of the config: stage.config(fbank=FbankConfig) gives [FbankConfig(...)]. Raises ValueError
+        for a table that the stage does not declare."""
         settings = tomllib.loads((self.out / "stage.toml").read_text(encoding="utf-8"))
+        if self.tables is not None and (undeclared := tables.keys() - self.tables):
+            raise ValueError(f"stage {self.experiment.stage} asks for the table [{min(undeclared)}], which its line in "
+                             "steps/stages.sh does not name; add it there after --config")
         return [table(**{field: tuple(value) if isinstance(value, list) else value
                          for field, value in settings[name].items()}) for name, table in tables.items()]
-
-
-def hmm_folders(exp: Path) -> list[Path]:
-    """The Gaussian-mixture systems, in the order they were trained; the networks predict the states of the last."""
-    tied = json.loads((exp / "tied" / "models.json").read_text())
-    return [exp / "monophone", *(exp / "tied" / name for name in tied)]
 
 
 def run_step(main: Callable[[Stage], None]) -> None:
@@ -65,7 +65,11 @@ def run_step(main: Callable[[Stage], None]) -> None:
     try:
         device = choose_device(given.device)
         data_parallel.join(device)
-        main(Stage(given.exp, given.out, given.jobs, device, given.corpus, given.engine))
+        declared = json.loads((given.out / "stage.json").read_text())
+        experiment = Experiment(given.exp, given.out.name.removesuffix(".partial"), given.out,
+                                frozenset(declared["reads"]))
+        engine = Engine(given.engine, "cpu" if device.type == "cpu" else "auto", given.out)
+        main(Stage(experiment, given.out, given.jobs, device, given.corpus, engine, frozenset(declared["config"])))
         data_parallel.leave()
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("error: %s", error)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from decant.config import config_parser, read_tables, write_tables
 from decant.distill.ensemble import EnsembleConfig
+from decant.distill.realignment import RealignmentConfig
 from decant.distill.regularization import HardRegularizationConfig, RegularizationConfig, SoftRegularizationConfig
 from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.feat.data_dir import UtterancesConfig, read_data_dir
@@ -26,9 +27,10 @@ from decant.lang.language_model import LanguageModelConfig
 from decant.lang.lexicon import LexiconConfig
 from decant.nnet.acoustic_model import AcousticModelConfig
 from decant.nnet.frame_store import FramesConfig
-from decant.nnet.training import RealignmentConfig, TrainingConfig
+from decant.nnet.training import TrainingConfig
 from decant.score.scoring import ScoringConfig
-from decant.search.beam_search import AdaptationConfig, SearchConfig
+from decant.search.adaptation import AdaptationConfig
+from decant.search.beam_search import SearchConfig
 from decant.search.k2_engine import check_python
 
 SHARED_TABLES = {

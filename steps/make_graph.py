@@ -3,14 +3,15 @@
 from decant.hmm.topology import read_transitions
 from decant.lang.lexicon import read_lexicon
 from decant.search.decoding_graph import build_graph
-from steps.common import Stage, hmm_folders, run_step
+from steps.common import Stage, run_step
 
 
 def main(stage: Stage) -> None:
-    lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
-    for folder in hmm_folders(stage.exp):
+    experiment = stage.experiment
+    lexicon = read_lexicon(experiment.lexicon)
+    for folder in experiment.mixtures:
         transitions = read_transitions(folder, lexicon.phones)
-        build_graph(lexicon, stage.exp / "lang" / "lm.arpa", transitions, stage.out / folder.name)
+        build_graph(lexicon, experiment.language_model, transitions, experiment.graph(folder))
 
 
 if __name__ == "__main__":

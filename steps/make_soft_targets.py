@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from decant.distill.ensemble import EnsembleConfig
-from decant.distill.soft_targets import SoftTargetsConfig, finish_pass, num_shards, origin, write_shard
+from decant.distill.soft_targets import SoftTargetsConfig, finish_pass, made_from, num_shards, write_shard
 from decant.nnet import data_parallel
 from decant.nnet.acoustic_model import AcousticModel
 from decant.nnet.frame_store import FrameStore, read_frame_store
+from decant.nnet.model_training import load_models
 from decant.parallel import parallel_map
-from steps.acoustic_training import load_models, member_folders
 from steps.common import Stage, run_step
-from steps.unlabelled import label_audio, student_frames
+from steps.label_unlabelled import label_unlabelled
 
 
 @lru_cache(maxsize=1)
@@ -30,18 +30,19 @@ def make_shard(stage: Stage, teachers: tuple[Path, ...], frames: Path, directory
     write_shard(directory, *teacher_and_frames(stage, teachers, frames), config, number, shard)
 
 
-def made_from(stage: Stage, teachers: tuple[Path, ...], frames: Path) -> dict:
-    """What the soft targets of the models in the teachers' folders on that frame store have to be made from
-    (decant.distill.soft_targets.origin)."""
+def sources(stage: Stage, teachers: tuple[Path, ...]) -> dict:
+    """What the soft targets of the models in the teachers' folders have to be made from."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
-    return origin(load_models(teachers, torch.device("cpu")), read_frame_store(frames), config)
+    store = read_frame_store(stage.experiment.student_frames(bool(config.unlabelled)))
+    return made_from(load_models(teachers, torch.device("cpu")), store, config)
 
 
-def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], frames: Path, directory: Path) -> dict:
-    """Writes what the models in the teachers' folders say together on a frame store, as far as it is not there, and
-    returns what it is made from; several processes share the work."""
+def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], generation: int) -> dict:
+    """Writes what the models in the teachers' folders say together, for a generation of students, as far as it is not
+    there, and returns what it is made from; several processes share the work."""
     [config] = stage.config(soft_targets=SoftTargetsConfig)
-    source = made_from(stage, teachers, frames)
+    frames = stage.experiment.student_frames(bool(config.unlabelled))
+    source, directory = sources(stage, teachers), stage.experiment.soft_targets(generation)
     todo = [(stage, teachers, frames, directory, number, shard) for number in range(config.num_passes)
             for shard in range(num_shards(source["num_frames"], config.shard_frames))]
     own = todo[data_parallel.rank()::data_parallel.num_processes()]
@@ -58,12 +59,12 @@ def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], frames: Path, d
 
 def main(stage: Stage) -> None:
     config, ensemble = stage.config(soft_targets=SoftTargetsConfig, ensemble=EnsembleConfig)
-    teachers = tuple(member_folders(stage.exp, ensemble.num_members))
-    if data_parallel.rank() == 0:
-        label_audio(stage, teachers)
+    teachers = tuple(stage.experiment.members(ensemble.num_members))
+    if config.unlabelled and data_parallel.rank() == 0:
+        label_unlabelled(stage, teachers)
     data_parallel.wait()  # for its frames
     if config.stored:
-        write_soft_targets(stage, teachers, student_frames(stage, stage.out), stage.out)
+        write_soft_targets(stage, teachers, generation=1)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from steps.common import Stage, logger, run_step
 
 def main(stage: Stage) -> None:
     config, phones = stage.config(language_model=LanguageModelConfig, lexicon=LexiconConfig)
-    data = stage.exp / "data"
+    data = stage.experiment.folder("data")
     lexicon = read_lexicon(data / "lexicon.txt")
     check_words(lexicon, read_data_dir(data / "train"), data / "train" / "text")
     write_lexicon(position_dependent(lexicon) if phones.position_dependent_phones else lexicon,
-                  stage.out / "lexicon.txt")
+                  stage.experiment.lexicon)
     if (data / "lm.arpa").exists():
         model = read_arpa(data / "lm.arpa")
         logger.info("the corpus's own language model, order %d", model.order)
@@ -22,8 +22,8 @@ def main(stage: Stage) -> None:
                      [list(utterance.words) for utterance in read_data_dir(data / "train")])
         model = estimate_ngram(sentences, config.order, lexicon.pronunciations)
         logger.info("%d-gram estimated from %d sentences of %s", config.order, len(sentences), text or "train/text")
-    write_arpa(model, stage.out / "lm.arpa")
-    for split in ("dev", "test"):
+    write_arpa(model, stage.experiment.language_model)
+    for split in stage.experiment.splits("data")[1:]:
         value, unknown = perplexity(model, [utterance.words for utterance in read_data_dir(data / split)])
         logger.info("%s: perplexity %.1f, %d words out of the vocabulary", split, value, unknown)
 

@@ -34,7 +34,7 @@ stage 8 ensemble --reads fbank alignment --config acoustic_model training ensemb
 
 # The ensemble's most probable states on the training frames, for every temperature: pass_<p>/shard_<i>.npy; those of
 # audio without transcripts too, if soft_targets.unlabelled names some: frames/
-stage 9 soft_targets --reads data lang fbank tied graph alignment baseline ensemble \
+stage 9 soft_targets --reads data lang fbank monophone tied graph alignment baseline ensemble \
   --config utterances adaptation frames ensemble soft_targets --by-engine --by-processes -- steps/make_soft_targets.py
 
 # One student a temperature, and for the temperature that dev chose one more for each further seed
@@ -49,7 +49,7 @@ stage 11 regularization --reads fbank alignment baseline \
 
 # Every system on dev and test: decoded with what dev chose; results.json, regularization.json
 stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students \
-  regularization --config search scoring \
+  regularization --config ensemble soft_targets distillation regularization search scoring \
   --by-engine -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md

@@ -1,11 +1,11 @@
 """Stage 7: the baseline acoustic model, trained on the hard labels. It is the ensemble's first member."""
 
-from steps.acoustic_training import train_members
 from steps.common import Stage, run_step
+from steps.train_ensemble import train_members
 
 
 def main(stage: Stage) -> None:
-    train_members(stage, [1], [stage.out])
+    train_members(stage, [1])
 
 
 if __name__ == "__main__":

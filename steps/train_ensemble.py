@@ -1,17 +1,34 @@
 """Stage 8: the other members of the ensemble, several at a time where the machine allows."""
 
+from collections.abc import Sequence
+
 from decant.distill.ensemble import EnsembleConfig
+from decant.experiment import training_seed
+from decant.nnet.acoustic_model import AcousticModelConfig
+from decant.nnet.frame_store import read_frame_store
+from decant.nnet.model_training import read_task, train_new_models
+from decant.nnet.objectives import hard_labels
+from decant.nnet.training import TrainingConfig
 from decant.parallel import parallel_map
-from steps.acoustic_training import member_name, train_members
 from steps.common import Stage, run_step
+
+
+def train_members(stage: Stage, numbers: Sequence[int]) -> None:
+    """Trains members (1 is the baseline) side by side: a member's number is its seed, and all that sets it apart."""
+    sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
+    experiment = stage.experiment
+    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device)
+    store = read_frame_store(experiment.alignment("train")).to(stage.device)
+    train_new_models(task, sizes, [training_seed("member", number, config.seed) for number in numbers], len(store),
+                     hard_labels(store, sizes.window, config.label_smoothing), config,
+                     [experiment.member(number) for number in numbers])
 
 
 def main(stage: Stage) -> None:
     [config] = stage.config(ensemble=EnsembleConfig)
     numbers = range(2, config.num_members + 1)
     groups = [numbers[n:n + config.side_by_side] for n in range(0, len(numbers), config.side_by_side)]
-    members = [(stage, group, [stage.out / member_name(number) for number in group]) for group in groups]
-    for _ in parallel_map(train_members, members, stage.model_jobs, "members"):
+    for _ in parallel_map(train_members, [(stage, group) for group in groups], stage.model_jobs, "members"):
         pass
 
 

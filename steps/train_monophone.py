@@ -2,28 +2,29 @@
 
 import time
 
-from decant.feat.cepstra import GmmFeatures, gmm_features
+from decant.feat.cepstra import GmmFeatures
 from decant.feat.data_dir import read_data_dir
+from decant.feat.front_end import read_filterbanks
 from decant.hmm.gmm_training import MonophoneConfig, flat_start, train_gmm
 from decant.hmm.state_tying import monophone_tree
+from decant.hmm.system import write_system
 from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
 from decant.lang.lexicon import read_lexicon
 from steps.common import Stage, logger, run_step
-from steps.hmm_training import save_hmm
 
 
 def main(stage: Stage) -> None:
     started = time.monotonic()
     hmm_config, config = stage.config(hmm=HmmConfig, monophone=MonophoneConfig)
-    lexicon = read_lexicon(stage.exp / "lang" / "lexicon.txt")
-    words = {utterance.id: utterance.words for utterance in read_data_dir(stage.exp / "data" / "train")}
+    lexicon = read_lexicon(stage.experiment.lexicon)
+    words = {utterance.id: utterance.words for utterance in read_data_dir(stage.experiment.data("train"))}
     seen = GmmFeatures(config.num_cepstra)
-    features = dict(gmm_features(stage.exp / "fbank" / "train", seen))
+    features = read_filterbanks(stage.experiment.fbank("train")).for_mixtures(seen)
     transitions = TransitionModel(monophone_tree(lexicon.phones), hmm_config)
     graphs = [state_graph(words[utterance], lexicon, transitions) for utterance in features]
     labels = flat_start(graphs, list(features.values()))
     trained = train_gmm(list(features.values()), graphs, transitions, labels, config, stage.jobs, logger.info)
-    save_hmm(stage.out, trained, seen, started)
+    write_system(stage.out, trained, seen, started)
 
 
 if __name__ == "__main__":

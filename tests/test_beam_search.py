@@ -1,14 +1,14 @@
 import json
-import logging
 import math
 
 import numpy as np
 import pytest
 
-from decant.feat.archive import write_matrices
 from decant.hmm.state_tying import monophone_tree
 from decant.hmm.topology import HmmConfig, TransitionModel
 from decant.lang.lexicon import make_lexicon
+from decant.parallel import parallel_stream
+from decant.search import beam_search
 from decant.search.beam_search import SearchConfig, decode, decode_grid, read_graph
 from decant.search.decoding_graph import build_graph
 from decant.search.fst_arrays import read_arrays
@@ -47,7 +47,7 @@ def spoken(*phones, height=20.0):
 
 
 @pytest.fixture
-def scp(tmp_path):
+def scored():
     utterances = {
         "u1": spoken("SIL", "N", "O", "SIL", "O", "N"),
         "u2": spoken("O"),
@@ -55,8 +55,7 @@ def scp(tmp_path):
         "u4": np.random.default_rng(0).normal(0, 3, (40, TRANSITIONS.num_pdfs)).astype(np.float32),
         "u5": spoken("N", "O", "N", "O", "SIL"),
     }
-    write_matrices(tmp_path / "log_likelihoods", utterances.items())
-    return tmp_path / "log_likelihoods.scp"
+    return list(utterances.items())
 
 
 def test_the_words_that_were_spoken_are_found(graph_dir):
@@ -89,11 +88,11 @@ def test_a_word_insertion_penalty_makes_words_fewer(graph_dir):
     assert len(decode(read_graph(graph_dir, 50.0), log_likelihoods, 1.0, CONFIG)[0]) == 0
 
 
-def test_a_grid_gives_what_single_decodings_give_whatever_the_number_of_jobs(graph_dir, scp):
-    weights, penalties = [1.0, 5.0], [0.0, 1.0]
-    grid = decode_grid(scp, graph_dir, weights, penalties, CONFIG, jobs=2)
-    assert decode_grid(scp, graph_dir, weights, penalties, CONFIG, jobs=1) == grid
-    assert list(grid) == [(1.0, 0.0), (1.0, 1.0), (5.0, 0.0), (5.0, 1.0)]
+def test_a_grid_gives_what_single_decodings_give_whatever_the_number_of_jobs(graph_dir, scored):
+    settings = [(1.0, 0.0), (1.0, 1.0), (5.0, 0.0), (5.0, 1.0)]
+    grid = decode_grid(scored, graph_dir, settings, CONFIG, jobs=2)
+    assert decode_grid(scored, graph_dir, settings, CONFIG, jobs=1) == grid
+    assert list(grid) == settings
     assert list(grid[1.0, 0.0].words) == ["u1", "u2", "u3", "u4", "u5"]
     assert grid[1.0, 0.0].words["u5"] == ("no", "no")
     assert grid[5.0, 1.0].words["u1"] == decode(
@@ -101,19 +100,28 @@ def test_a_grid_gives_what_single_decodings_give_whatever_the_number_of_jobs(gra
     )[0]
 
 
-def test_an_utterance_that_ends_in_no_final_state_keeps_its_words_and_is_listed(graph_dir, tmp_path, caplog):
-    write_matrices(tmp_path / "x", [("cut", spoken("N")[:2]), ("whole", spoken("N", "O"))])
-    with caplog.at_level(logging.WARNING):
-        result = decode_grid(tmp_path / "x.scp", graph_dir, [1.0], [0.0], CONFIG, jobs=1)[1.0, 0.0]
+def test_an_utterance_that_ends_in_no_final_state_keeps_its_words_and_is_listed(graph_dir):
+    scored = [("cut", spoken("N")[:2]), ("whole", spoken("N", "O"))]
+    result = decode_grid(scored, graph_dir, [(1.0, 0.0)], CONFIG)[1.0, 0.0]
     assert result.partial == ("cut",)
     assert result.words == {"cut": ("no",), "whole": ("no",)}
-    assert "1 of 2 utterances end in no final state; their best partial paths count: cut" in caplog.text
 
 
-def test_a_matrix_of_another_width_is_refused_with_both_numbers_and_the_utterance(graph_dir, tmp_path):
-    write_matrices(tmp_path / "x", [("u7", np.zeros((5, 12), np.float32))])
+def test_log_likelihoods_are_made_as_they_are_searched_not_all_at_once(graph_dir, scored, monkeypatch):
+    """With two processes no more than these have work with, and a part for each of them."""
+    monkeypatch.setattr(beam_search, "PART_BYTES", 1)
+    taken, found = [], []
+    monkeypatch.setattr(beam_search, "parallel_stream", lambda *arguments: map(
+        lambda part: found.append(len(taken)) or part, parallel_stream(*arguments)))
+    utterances = [(f"u{n:02d}", scored[n % 5][1]) for n in range(40)]
+    grid = decode_grid((taken.append(one[0]) or one for one in utterances), graph_dir, [(1.0, 0.0)], CONFIG, jobs=2)
+    assert list(grid[1.0, 0.0].words) == taken and len(taken) == 40
+    assert max(now - before for before, now in enumerate(found)) <= 2 * 2 + 1
+
+
+def test_a_matrix_of_another_width_is_refused_with_both_numbers_and_the_utterance(graph_dir):
     with pytest.raises(ValueError, match=r"utterance u7: log-likelihoods of shape \[5, 12\] .* 11 pdf-ids"):
-        decode_grid(tmp_path / "x.scp", graph_dir, [1.0], [0.0], CONFIG, jobs=1)
+        decode_grid([("u7", np.zeros((5, 12), np.float32))], graph_dir, [(1.0, 0.0)], CONFIG)
 
 
 @pytest.mark.parametrize("bad", [np.zeros((0, 11)), np.full((5, 11), np.nan), np.full((5, 11), -np.inf)])

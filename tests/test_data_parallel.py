@@ -17,7 +17,9 @@ from decant.feat.fbank import FbankConfig
 from decant.nnet import data_parallel
 from decant.nnet.acoustic_model import AcousticModel, load_model, save_model
 from decant.nnet.losses import hard_label_loss
-from decant.nnet.training import Objective, TrainingConfig, train
+from decant.nnet.minibatches import Shuffled
+from decant.nnet.objectives import Objective
+from decant.nnet.training import TrainingConfig, train
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = TrainingConfig(epochs=3, batch_size=33, learning_rate=1e-2, checkpoint_steps=4,
@@ -39,7 +41,8 @@ def train_here(directory, shard=False, killed_at=-1):
         return hard_label_loss(model(store.windows(index, SIZES.window)), store.labels(index))
 
     objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), batch_loss)
-    [history] = train([model], store, store, objective, replace(CONFIG, shard_weights=shard), [7], directory, ["test"])
+    [history] = train([model], [Shuffled(len(store), 7)], store, objective, replace(CONFIG, shard_weights=shard),
+                      directory, ["test"])
     if data_parallel.rank() == 0:
         (directory / "history.json").write_text(json.dumps(history))
         (directory / "how.json").write_text(json.dumps([data_parallel.num_processes(), *divided]))

@@ -6,10 +6,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from decant.distill.mixing import mixture
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
+from decant.distill.students import soft_labels
 from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.nnet.frame_store import FrameStore
-from decant.nnet.training import TrainingConfig, frame_accuracy, predictions
-from steps.acoustic_training import hard_labels, soft_labels
+from decant.nnet.objectives import hard_labels
+from decant.nnet.training import frame_accuracy, predictions
 
 GPU = torch.device("cuda", 0)
 SIZES = AcousticModelConfig(left_context=2, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
@@ -30,13 +31,12 @@ def gpu():
 def test_a_training_step_mixes_no_devices(gpu, objective):
     store, models = gpu
     index = torch.arange(24).view(*([2, 12] if objective == "side by side" else [24]))
-    config = TrainingConfig(label_smoothing=0.1)
     if objective == "soft":
         teacher = LiveTargets(models, SoftTargetsConfig(num_states=4), temperature=2.0)
-        step = soft_labels(store, SIZES, lambda epoch: (mixture(len(store), epoch), teacher), 2.0, DistillationConfig(),
-                           config)
+        step = soft_labels(store, SIZES.window, lambda epoch: (mixture(len(store), epoch), teacher), 2.0,
+                           DistillationConfig(), smoothing=0.1)
     else:
-        step = hard_labels(store, SIZES, config)
+        step = hard_labels(store, SIZES.window, smoothing=0.1)
     read = step.read(index, 1)
     model = SideBySide(models) if objective == "side by side" else models[0]
     loss = step.loss(model, *(x.to(GPU) for x in read))

@@ -44,7 +44,8 @@ def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):
     found = [{"lm_weight": 8.0, "word_insertion_penalty": 0.0,
               "utterances": {"u": {"words": ["a", "b"], "partial": False}, "v": {"words": [], "partial": True}}}]
     called = other_python(f"open(sys.argv[sys.argv.index('--out') + 1], 'w').write({json.dumps(found)!r})")
-    grid = k2_engine.decode_grid(tmp_path / "x.scp", tmp_path, [8.0], [0.0], SearchConfig(beam=11.0), "cpu", tmp_path)
+    scored = [("u", np.zeros((3, 2), np.float32)), ("v", np.zeros((3, 2), np.float32))]
+    grid = k2_engine.decode_grid(scored, tmp_path, [(8.0, 0.0)], SearchConfig(beam=11.0), "cpu", tmp_path)
     assert grid == {(8.0, 0.0): Hypotheses({"u": ("a", "b"), "v": ()}, ("v",))}
     arguments = json.loads(called.read_text())
     assert arguments[:3] == ["-m", "decant.search.k2_command", "decode"]

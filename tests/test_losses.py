@@ -5,7 +5,15 @@ import torch
 from torch.nn import functional as F
 
 import decant.nnet.losses
-from decant.nnet.losses import distillation_loss, hard_label_loss, mixed_label_loss, soft_target_loss
+from decant.nnet.losses import (
+    LabelCrossEntropy,
+    distillation_loss,
+    hard_label_loss,
+    mixed_label_loss,
+    plain_label_cross_entropy,
+    plain_soft_cross_entropy,
+    soft_target_loss,
+)
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[1.0, 1.0, -2.0], [0.0, -1.0, 2.0]], dtype=torch.float64)
@@ -80,9 +88,22 @@ def test_loss_and_gradient_are_those_of_the_plain_cross_entropy(scale):
     logs = (logits / temperature).log_softmax(dim=1)
     of_others = logs.scatter(1, states, -1e4).logsumexp(dim=1, keepdim=True)
     plain = -(targets * torch.cat([logs.gather(1, states), of_others], dim=1)).sum(dim=1).mean() * temperature**2
+    if scale == 1:  # the three lines that stand beside the function take logarithms of what may be 0
+        torch.testing.assert_close(plain, plain_soft_cross_entropy(logits, states, targets, temperature) * 9)
     found = soft_target_loss(logits, states, targets, temperature)
     torch.testing.assert_close(found, plain)
     torch.testing.assert_close(torch.autograd.grad(2 * found, logits), torch.autograd.grad(2 * plain, logits))
+
+
+def test_the_three_plain_lines_are_the_label_loss():
+    generator = torch.Generator().manual_seed(1)
+    logits = (5 * torch.randn(3, 7, 40, generator=generator)).requires_grad_()
+    labels = torch.stack([torch.randperm(40, generator=generator)[:2] for _ in range(21)]).view(3, 7, 2)
+    weights = torch.rand(3, 7, 2, generator=generator).softmax(dim=-1)
+    found, plain = (loss(logits, labels, weights, 0.2) for loss in (
+        LabelCrossEntropy.apply, plain_label_cross_entropy))
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(x.sum(), logits) for x in (found, plain)))
 
 
 def plain_hard_loss(logits, labels, smoothing):

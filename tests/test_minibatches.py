@@ -5,34 +5,50 @@ import torch
 from small_training import CONFIG, SIZES, network
 
 from decant.nnet import training
-from decant.nnet.minibatches import frame_order, minibatches, read_ahead
+from decant.nnet.minibatches import Shuffled, minibatches, read_ahead
+from decant.nnet.objectives import hard_labels
 from decant.nnet.training import train
-from steps.acoustic_training import hard_labels
 
 
 def test_every_epoch_visits_every_frame_once_in_an_order_of_its_own():
-    orders = [frame_order(50, seed, epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
+    orders = [Shuffled(50, seed)(epoch) for seed, epoch in ((1, 0), (1, 1), (2, 0))]
     assert all(sorted(order.tolist()) == list(range(50)) for order in orders)
     assert len({tuple(order.tolist()) for order in orders}) == 3
-    assert torch.equal(orders[1], frame_order(50, 1, 1))
+    assert torch.equal(orders[1], Shuffled(50, 1)(1))
 
 
 def test_seeds_of_any_size_have_orders_of_their_own():
     seeds = [1, 1 + 2**12, 1 + 2**13, 64_000_001, 20_240_101_000_001]
-    assert len({tuple(frame_order(50, seed, 0).tolist()) for seed in seeds}) == len(seeds)
+    assert len({tuple(Shuffled(50, seed)(0).tolist()) for seed in seeds}) == len(seeds)
 
 
 def test_minibatches_go_on_in_the_middle_of_an_epoch():
-    steps = list(minibatches(10, 4, 3, [1, 2], 0))
+    orders = [Shuffled(10, seed) for seed in (1, 2)]
+    steps = list(minibatches(orders, 4, 3, 0))
     assert [epoch for epoch, *_ in steps] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     for epoch in range(3):
         index = torch.cat([index for e, index, _ in steps if e == epoch], dim=1)
-        assert torch.equal(index, torch.stack([frame_order(10, seed, epoch) for seed in (1, 2)]))
+        assert torch.equal(index, torch.stack([order(epoch) for order in orders]))
     for start in range(10):
-        rest = list(minibatches(10, 4, 3, [1, 2], start))
+        rest = list(minibatches(orders, 4, 3, start))
         assert len(rest) == 9 - start
         for (_, index, weight), (_, expected, _) in zip(rest, steps[start:], strict=True):
             assert torch.equal(index, expected) and weight == 1.0
+
+
+class EvenFrames:
+    """Another order: every second frame, as they come."""
+
+    def __len__(self):
+        return 5
+
+    def __call__(self, epoch):
+        return torch.arange(0, 10, 2)
+
+
+def test_an_order_may_visit_some_of_the_frames():
+    steps = [(epoch, index.tolist()) for epoch, index, _ in minibatches([EvenFrames()], 3, 2, 1)]
+    assert steps == [(0, [6, 8]), (1, [0, 2, 4]), (1, [6, 8])]
 
 
 def test_the_next_minibatch_is_read_in_a_thread_while_the_one_before_is_in_use():
@@ -65,7 +81,7 @@ def test_what_is_read_in_a_thread_trains_to_the_same_weights_bit_for_bit(store, 
     """As on a GPU; resumed in the middle of an epoch, too."""
     def trained(directory, config=CONFIG):
         model = network()
-        train([model], store, store, hard_labels(store, SIZES, CONFIG), config, [7], directory, ["test"])
+        train([model], [Shuffled(len(store), 7)], store, hard_labels(store, SIZES.window), config, directory, ["test"])
         return model
 
     expected = trained(tmp_path / "here")

@@ -13,17 +13,17 @@ def test_the_first_pass_has_every_frame_by_itself():
 
 def test_a_mixture_has_both_windows_in_their_shares():
     store = pack([("a", np.array([[0.0], [8.0]]), np.zeros(2))])
-    mixed = Mixture(partner=torch.tensor([1, 0]), share=torch.tensor([0.75, 0.5]))
+    mixed = Mixture(partner=torch.tensor([1, 0]), weight=torch.tensor([0.75, 0.5]))
     window = mixed.windows(store, torch.tensor([0]), range(2))[0, :, 0]
     assert window.tolist() == [0.75 * 0 + 0.25 * 8, 0.75 * 8 + 0.25 * 8]
 
 
 def test_every_pass_has_partners_and_shares_of_its_own_and_always_the_same():
     first, again, second = mixture(1000, 1), mixture(1000, 1), mixture(1000, 2)
-    assert torch.equal(first.partner, again.partner) and torch.equal(first.share, again.share)
+    assert torch.equal(first.partner, again.partner) and torch.equal(first.weight, again.weight)
     assert not torch.equal(first.partner, second.partner)
     assert sorted(first.partner.tolist()) == list(range(1000))
-    assert 0.45 < float(first.share.mean()) < 0.55 and float(first.share.min()) >= 0
+    assert 0.45 < float(first.weight.mean()) < 0.55 and float(first.weight.min()) >= 0
 
 
 def test_students_go_through_all_passes_in_turn_and_end_on_the_plain_frames():

@@ -10,19 +10,19 @@ import pytest
 import torch
 from small_recipe import ROOT, kill_when, results, run
 
+from decant.experiment import Experiment
 from decant.feat.archive import read_int_vectors, read_matrices
-from decant.feat.cepstra import gmm_features
-from decant.feat.data_dir import at_speed, read_data_dir, write_data_dir
+from decant.feat.data_dir import at_speed, read_data_dir, with_copies
 from decant.feat.fbank import load_features, read_unusable
+from decant.feat.front_end import read_filterbanks
 from decant.hmm.gmm import load_gmm
-from decant.hmm.topology import read_transitions
-from decant.lang.lexicon import read_lexicon
 from decant.nnet.acoustic_model import load_model
 from decant.nnet.frame_store import read_frame_store
 from decant.score.regularization_results import read_regularization
-from steps import adaptation
-from steps.adaptation import speaker_transforms
-from steps.align import label_with_mixtures, words_of
+from decant.search import adaptation
+from decant.search.engine import Engine
+from steps.adapted_features import adaptation as adaptation_of
+from steps.align import label_all
 from steps.common import Stage
 
 
@@ -95,7 +95,7 @@ def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     assert all(x.shape == (20, 21) and not np.array_equal(x, np.eye(20, 21)) for x in transforms.values())
     # The store holds what the mixtures saw of the first utterance, before its speaker's transform and after it.
     _, seen = load_gmm(exp / "tied/triphone_sat")
-    name, before = next(gmm_features(exp / "fbank/dev", seen))
+    name, before = next(iter(read_filterbanks(exp / "fbank/dev").for_mixtures(seen).items()))
     transform = transforms[speaker_of[name]]
     store = read_frame_store(exp / "alignment/dev")
     after = before.numpy() @ transform[:, :-1].T + transform[:, -1]
@@ -128,10 +128,13 @@ def test_networks_learn_from_copies_at_another_speed(left_alone):
 def test_a_copy_that_has_an_utterances_id_is_refused(left_alone, tmp_path):
     utterances = read_data_dir(left_alone / "data/train")
     copy = at_speed(utterances[0], 0.9)
-    write_data_dir(tmp_path / "data/train", [*utterances, copy])
-    shutil.copy(left_alone / "alignment/stage.toml", tmp_path)
     with pytest.raises(ValueError, match=f"data/train: frames.speeds would make {copy.id}, which is there already"):
-        words_of(Stage(tmp_path, tmp_path, 1, torch.device("cpu"), ""), "train")
+        with_copies([*utterances, copy], [0.9], tmp_path / "data/train")
+
+
+def stage_in(out, exp):
+    """Stage 6 at work in the folder `out`."""
+    return Stage(Experiment(exp, "alignment", out), out, 1, torch.device("cpu"), "", Engine(scratch=out))
 
 
 @pytest.mark.parametrize("frames_at_a_time", [adaptation.FRAMES_AT_A_TIME, 1])
@@ -141,8 +144,9 @@ def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monke
     exp = tmp_path / "exp"
     shutil.copytree(left_alone, exp, ignore=shutil.ignore_patterns("data"))
     shutil.copy(exp / "alignment/stage.toml", tmp_path)
-    stage, lexicon = Stage(exp, tmp_path, 1, torch.device("cpu"), ""), read_lexicon(exp / "lang/lexicon.txt")
-    found = speaker_transforms(stage, lexicon, exp / "fbank/dev")
+    filterbanks, adapting = read_filterbanks(exp / "fbank/dev"), adaptation_of(stage_in(tmp_path, exp))
+    features = filterbanks.for_mixtures(adapting.adapted.features)
+    found = adapting.transforms(features, filterbanks.speaker_of)
     for speaker, transform in read_matrices(exp / "alignment/dev/fmllr.scp"):
         np.testing.assert_allclose(found[speaker], transform, atol=1e-5)
 
@@ -167,9 +171,7 @@ def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, t
     unknown = {line.split()[0] for line in lines[::2]}
     text.write_text("".join(f"{line}{' XYZZY' if line.split()[0] in unknown else ''}\n" for line in lines))
     shutil.copy(exp / "alignment/stage.toml", tmp_path)
-    stage = Stage(exp, tmp_path, 1, torch.device("cpu"), "")
-    lexicon = read_lexicon(exp / "lang/lexicon.txt")
-    label_with_mixtures(stage, lexicon, read_transitions(exp / "tied/triphone_sat", lexicon.phones))
+    label_all(stage_in(tmp_path, exp))
     assert read_unusable(tmp_path / "dev").keys() == unknown
     assert {utterance for utterance, _ in read_int_vectors(tmp_path / "dev/ali.scp")} == (
         {line.split()[0] for line in lines} - unknown)

@@ -46,8 +46,8 @@ def shown(table, width=80):
 
 def test_a_row_has_the_fields_of_the_format_and_no_others():
     assert FIELDS == sorted(
-        "system variant chosen split seed frames frame_accuracy words wer wer_low wer_high parameters "
-        "seconds lm_weight word_insertion_penalty config".split()
+        "system temperature generation variant chosen split seed frames frame_accuracy words wer wer_low wer_high "
+        "parameters seconds lm_weight word_insertion_penalty config".split()
     )
 
 
@@ -158,3 +158,18 @@ def test_comparisons_are_read_as_they_were_written_and_shown_with_their_interval
     assert read_comparisons(tmp_path / "comparisons.json") == comparisons
     assert ("student less ensemble, 95% interval of a paired bootstrap over test's utterances: "
             "frame accuracy -0.8 (-1.2 to -0.4), WER -0.5 (-1.6 to +0.6).") in results_markdown(ROWS, comparisons)
+
+
+def test_several_test_sets_stand_side_by_side():
+    rows = [replace(row, split=name) for row in ROWS for name in (
+        [row.split] if row.split == "dev" else ["test_clean", "test_other"])]
+    rows = [replace(row, wer=0.3) if (row.system, row.split) == ("ensemble", "test_other") else row for row in rows]
+    lines = results_markdown(rows, [Comparison("student", "ensemble", "wer", 0.1, 0.0, 0.2, "test_other")]).splitlines()
+    assert lines[0].split(" | ")[3:10] == [
+        "frame accuracy, dev %", "frame accuracy, test_clean %", "frame accuracy, test_other %", "WER, dev %",
+        "WER, test_clean %", "95% interval", "WER, test_other %"]
+    assert "| ensemble |  | 1 | 90.0 | 65.0 | 65.0 | 1.0 | 10.0 | - | 30.0 | - | 9 | - | - |" in lines
+    assert "| ensemble | the paper's | 1 | - | 61.1 | - | - | 10.7 | - | - | - | - | - | - |" in lines
+    assert "- Retained gain in WER on test_clean: 100 ± 0% (2 runs). The paper: 100%." in lines
+    assert any(line.startswith("- Retained gain in WER on test_other: undefined") for line in lines)
+    assert any("over test_other's utterances: WER +10.0 (+0.0 to +20.0)." in line for line in lines)

@@ -11,8 +11,8 @@ from decant.distill.soft_targets import (
     LiveTargets,
     SoftTargetsConfig,
     finish_pass,
+    made_from,
     num_shards,
-    origin,
     read_soft_targets,
     write_shard,
 )
@@ -37,9 +37,9 @@ def teacher(tmp_path):
 def write(directory, members, store, config=CONFIG, number=0):
     for shard in range(num_shards(len(store), config.shard_frames)):
         write_shard(directory, members, store, config, number, shard, batch_size=3)
-    made_from = origin(members, store, config)
-    finish_pass(directory, number, made_from)
-    return made_from
+    source = made_from(members, store, config)
+    finish_pass(directory, number, source)
+    return source
 
 
 @pytest.mark.parametrize("kind", ["arithmetic", "geometric"])
@@ -47,9 +47,9 @@ def write(directory, members, store, config=CONFIG, number=0):
 def test_kept_states_have_the_ensembles_softened_probability_and_the_others_their_sum(teacher, tmp_path, kind,
                                                                                       temperature):
     members, store = teacher
-    made_from = write(tmp_path, members, store, replace(CONFIG, teacher=kind))
+    source = write(tmp_path, members, store, replace(CONFIG, teacher=kind))
     index = torch.tensor([10, 0, 4, 3, 7])  # of three shards
-    states, probabilities = read_soft_targets(tmp_path, 0, temperature, made_from).batch(index)
+    states, probabilities = read_soft_targets(tmp_path, 0, temperature, source).batch(index)
     whole = (ensemble_logits(members, store.windows(index, range(-1, 2)), kind) / temperature).softmax(dim=1)
     torch.testing.assert_close(probabilities[:, :-1], whole.gather(1, states), rtol=2e-3, atol=1e-5)
     torch.testing.assert_close(probabilities[:, -1], 1 - whole.gather(1, states).sum(dim=1), rtol=5e-3, atol=1e-5)
@@ -58,10 +58,10 @@ def test_kept_states_have_the_ensembles_softened_probability_and_the_others_thei
 
 def test_a_teacher_that_answers_at_once_says_what_the_store_says_of_it(teacher, tmp_path):
     members, store = teacher
-    made_from = write(tmp_path, members, store, number=1)
+    source = write(tmp_path, members, store, number=1)
     index = torch.tensor([10, 0, 4])
     windows = mixture(NUM_FRAMES, 1).windows(store, index, range(-1, 2))
-    stored = read_soft_targets(tmp_path, 1, 5.0, made_from).batch(index)
+    stored = read_soft_targets(tmp_path, 1, 5.0, source).batch(index)
     live = LiveTargets(members, CONFIG, 5.0).batch(index, windows)
     assert torch.equal(stored[0], live[0])
     torch.testing.assert_close(stored[1], live[1], rtol=2e-3, atol=1e-5)
@@ -72,8 +72,8 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_says_nearly_the_same(teacher
     index, answers = torch.arange(NUM_FRAMES), {}
     for precision in ("float32", "bfloat16"):
         config = replace(CONFIG, num_states=NUM_PDFS, precision=precision)
-        made_from = write(tmp_path / precision, members, store, config)
-        states, probabilities = read_soft_targets(tmp_path / precision, 0, 1.0, made_from).batch(index)
+        source = write(tmp_path / precision, members, store, config)
+        states, probabilities = read_soft_targets(tmp_path / precision, 0, 1.0, source).batch(index)
         answers[precision] = torch.zeros(NUM_FRAMES, NUM_PDFS).scatter(1, states, probabilities)
     assert not torch.equal(*answers.values())
     torch.testing.assert_close(*answers.values(), rtol=0, atol=0.02)
@@ -81,8 +81,8 @@ def test_bfloat16_is_used_where_it_is_asked_for_and_says_nearly_the_same(teacher
 
 def test_with_all_states_kept_nothing_is_left_for_others(teacher, tmp_path):
     members, store = teacher
-    made_from = write(tmp_path, members, store, replace(CONFIG, num_states=20))
-    states, probabilities = read_soft_targets(tmp_path, 0, 1.0, made_from).batch(torch.arange(NUM_FRAMES))
+    source = write(tmp_path, members, store, replace(CONFIG, num_states=20))
+    states, probabilities = read_soft_targets(tmp_path, 0, 1.0, source).batch(torch.arange(NUM_FRAMES))
     assert states.shape == (NUM_FRAMES, NUM_PDFS) and probabilities[:, -1].tolist() == [0.0] * NUM_FRAMES
 
 
@@ -95,9 +95,9 @@ def test_a_record_has_four_bytes_a_state_and_four_a_temperature(teacher, tmp_pat
 
 def test_a_later_pass_holds_the_teachers_answer_to_the_mixture_that_the_student_sees(teacher, tmp_path):
     members, store = teacher
-    made_from = write(tmp_path, members, store, number=1)
+    source = write(tmp_path, members, store, number=1)
     mixed, index = mixture(NUM_FRAMES, 1), torch.arange(NUM_FRAMES)
-    states, probabilities = read_soft_targets(tmp_path, 1, 1.0, made_from).batch(index)
+    states, probabilities = read_soft_targets(tmp_path, 1, 1.0, source).batch(index)
     whole = ensemble_logits(members, mixed.windows(store, index, range(-1, 2)), CONFIG.teacher).softmax(dim=1)
     torch.testing.assert_close(probabilities[:, :-1], whole.gather(1, states), rtol=2e-3, atol=1e-5)
 
@@ -105,13 +105,13 @@ def test_a_later_pass_holds_the_teachers_answer_to_the_mixture_that_the_student_
 def test_a_pass_that_is_not_whole_is_refused_and_goes_on_at_the_next_shard(teacher, tmp_path):
     members, store = teacher
     write_shard(tmp_path, members, store, CONFIG, 0, 0)
-    made_from = origin(members, store, CONFIG)
+    source = made_from(members, store, CONFIG)
     with pytest.raises(FileNotFoundError, match="pass.json: this pass's soft targets are not whole"):
-        read_soft_targets(tmp_path, 0, 1.0, made_from)
+        read_soft_targets(tmp_path, 0, 1.0, source)
     before = (tmp_path / "pass_0" / "shard_0.npy").stat().st_mtime_ns
     write(tmp_path, members, store)
     assert (tmp_path / "pass_0" / "shard_0.npy").stat().st_mtime_ns == before
-    assert sum(map(len, read_soft_targets(tmp_path, 0, 1.0, made_from, check=True).shards)) == NUM_FRAMES
+    assert sum(map(len, read_soft_targets(tmp_path, 0, 1.0, source, check=True).shards)) == NUM_FRAMES
 
 
 def test_targets_of_something_else_are_refused_by_name(teacher, tmp_path):
@@ -119,31 +119,31 @@ def test_targets_of_something_else_are_refused_by_name(teacher, tmp_path):
     write(tmp_path, members, store)
     other = replace(store, pdfs=store.pdfs + 1)
     short = pack([("a", store.frames[:9].numpy(), np.zeros(9, int))])
-    for made_from, what in ((origin(members[:1], store, CONFIG), "teacher"),
-                            (origin(members, store, replace(CONFIG, teacher="arithmetic")), "teacher"),
-                            (origin(members, other, CONFIG), "alignment"),
-                            (origin(members, short, CONFIG), "alignment"),
-                            (origin(members, store, replace(CONFIG, num_states=2)), "num states")):
+    for source, what in ((made_from(members[:1], store, CONFIG), "teacher"),
+                            (made_from(members, store, replace(CONFIG, teacher="arithmetic")), "teacher"),
+                            (made_from(members, other, CONFIG), "alignment"),
+                            (made_from(members, short, CONFIG), "alignment"),
+                            (made_from(members, store, replace(CONFIG, num_states=2)), "num states")):
         with pytest.raises(ValueError, match=f"soft targets of another {what} than this experiment's"):
-            read_soft_targets(tmp_path, 0, 1.0, made_from)
+            read_soft_targets(tmp_path, 0, 1.0, source)
     with pytest.raises(ValueError, match=r"has the temperatures \[1.0, 5.0\], not 2; add it"):
-        read_soft_targets(tmp_path, 0, 2.0, origin(members, store, CONFIG))
+        read_soft_targets(tmp_path, 0, 2.0, made_from(members, store, CONFIG))
 
 
 def test_a_truncated_and_a_changed_shard_are_named(teacher, tmp_path):
     members, store = teacher
-    made_from = write(tmp_path, members, store)
+    source = write(tmp_path, members, store)
     shard = tmp_path / "pass_0" / "shard_1.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(ValueError, match="shard_1.npy: damaged, its SHA-256 is not the one in pass.json"):
-        read_soft_targets(tmp_path, 0, 1.0, made_from, check=True)
+        read_soft_targets(tmp_path, 0, 1.0, source, check=True)
     shard.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match="shard_1.npy: truncated or damaged"):
-        read_soft_targets(tmp_path, 0, 1.0, made_from)
+        read_soft_targets(tmp_path, 0, 1.0, source)
     (tmp_path / "pass_0" / "pass.json").write_text("")
     with pytest.raises(ValueError, match="pass.json: damaged"):
-        read_soft_targets(tmp_path, 0, 1.0, made_from)
+        read_soft_targets(tmp_path, 0, 1.0, source)
 
 
 def test_settings_that_cannot_be_are_refused():

@@ -12,8 +12,9 @@ from small_training import CONFIG, SIZES, network, train_on
 from decant.nnet.acoustic_model import AcousticModel
 from decant.nnet.frame_store import pack
 from decant.nnet.losses import hard_label_loss
-from decant.nnet.training import Objective, TrainingConfig, better, learning_rate, predictions, train
-from steps.acoustic_training import hard_labels
+from decant.nnet.minibatches import Shuffled
+from decant.nnet.objectives import Objective, hard_labels
+from decant.nnet.training import TrainingConfig, better, learning_rate, predictions, train
 
 
 def test_training_learns_and_keeps_the_epoch_that_is_best_on_dev(store, tmp_path):
@@ -95,17 +96,18 @@ def test_a_minibatch_that_does_not_fit_names_one_that_does(tmp_path):
 
 
 def test_models_side_by_side_become_what_each_becomes_alone(store, tmp_path):
-    """But for rounding; and each keeps its own best epoch. The loss is the members' of steps.acoustic_training."""
+    """But for rounding; and each keeps its own best epoch. The loss is the members'."""
     config, seeds = replace(CONFIG, epochs=6, precision="float32"), [7, 8, 9]
+    orders = [Shuffled(len(store), seed) for seed in seeds]
 
     def models():
         return [network(seed) for seed in seeds]
 
-    objective = hard_labels(store, SIZES, CONFIG)
+    objective = hard_labels(store, SIZES.window)
     together, alone = models(), models()
-    histories = train(together, store, store, objective, config, seeds, tmp_path / "together", list("abc"))
-    for model, seed, beside, history in zip(alone, seeds, together, histories, strict=True):
-        [expected] = train([model], store, store, objective, config, [seed], tmp_path / str(seed), ["alone"])
+    histories = train(together, orders, store, objective, config, tmp_path / "together", list("abc"))
+    for model, order, beside, history in zip(alone, orders, together, histories, strict=True):
+        [expected] = train([model], [order], store, objective, config, tmp_path / str(order.seed), ["alone"])
         for a, b in zip(history, expected, strict=True):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
             assert a["dev_frame_accuracy"] == b["dev_frame_accuracy"]
@@ -145,7 +147,8 @@ def test_training_computes_in_the_precision_asked_for_and_dev_in_float32(store, 
 
     model = Looked(SIZES, num_bins=2, num_pdfs=2).initialize(7)
     objective = Objective(lambda index, epoch: (index, torch.tensor(epoch)), loss)
-    train([model], store, store, objective, replace(CONFIG, precision=precision), [7], tmp_path / "run", ["test"])
+    train([model], [Shuffled(len(store), 7)], store, objective, replace(CONFIG, precision=precision), tmp_path / "run",
+          ["test"])
     assert seen == {"training": {getattr(torch, precision)}, "dev": {torch.float32}}
 
 

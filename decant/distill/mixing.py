@@ -20,20 +20,20 @@ SEED = 20150309  # of all mixtures: one set of targets serves students of every 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Every training frame's partner, int64 [N], and the share of the frame itself in the mixture, float32 [N]; both on
-    the CPU, where minibatches are drawn."""
+    """Every training frame's partner, int64 [N], and the weight of the frame itself in the mixture, float32 [N]; both
+    on the CPU, where minibatches are drawn."""
 
     partner: Tensor
-    share: Tensor
-    alone: bool = False  # every share is 1
+    weight: Tensor
+    alone: bool = False  # every weight is 1
 
     def windows(self, store: FrameStore, index: Tensor, window: range) -> Tensor:
-        """share * window + (1 - share) * partner's window, for the frames `index` (int64 [B], on the CPU): float32, or
-        float16 of frames alone, [B, W, F], on the store's device."""
+        """weight * window + (1 - weight) * partner's window, for the frames `index` (int64 [B], on the CPU): float32,
+        or float16 of frames alone, [B, W, F], on the store's device."""
         if self.alone:
             return store.windows(index, window)
         own, partner = store.windows(index, window), store.windows(self.partner[index], window)
-        return torch.lerp(partner.float(), own.float(), store.here(self.share[index])[:, None, None])
+        return torch.lerp(partner.float(), own.float(), store.here(self.weight[index])[:, None, None])
 
 
 def pass_of(epoch: int, num_epochs: int, num_passes: int) -> int:
@@ -42,8 +42,8 @@ def pass_of(epoch: int, num_epochs: int, num_passes: int) -> int:
 
 
 def mixture(num_frames: int, number: int) -> Mixture:
-    """Pass `number` over the training frames: 0 has each frame by itself, the others each with a random partner, in
-    shares drawn evenly from 0 to 1."""
+    """Pass `number` over the training frames: 0 has each frame by itself, the others each with a random partner, with
+    weights drawn evenly from 0 to 1."""
     if number == 0:
         return Mixture(torch.arange(num_frames), torch.ones(()).expand(num_frames), alone=True)
     generator = torch.Generator().manual_seed(SEED + number)

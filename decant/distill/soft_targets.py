@@ -101,7 +101,7 @@ def record_type(num_states: int, num_temperatures: int) -> np.dtype:
     return np.dtype([("states", "<u2", num_states), ("logits", "<f2", num_states), ("tails", "<f4", num_temperatures)])
 
 
-def origin(members: Sequence[AcousticModel], store: FrameStore, config: SoftTargetsConfig) -> dict:
+def made_from(members: Sequence[AcousticModel], store: FrameStore, config: SoftTargetsConfig) -> dict:
     """What soft targets are made from: the SHA-256 of the members' weights and of the labels, and their sizes."""
     teacher, frames = hashlib.sha256(config.teacher.encode()), hashlib.sha256()
     for member in members:
@@ -144,13 +144,13 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
             file.write(records.tobytes())
 
 
-def finish_pass(directory: Path, number: int, made_from: dict) -> None:
+def finish_pass(directory: Path, number: int, source: dict) -> None:
     """Writes the `pass.json` of a pass whose shards are all there."""
     folder = directory / f"pass_{number}"
     shards = [folder / f"shard_{shard}.npy"
-              for shard in range(num_shards(made_from["num_frames"], made_from["shard_frames"]))]
+              for shard in range(num_shards(source["num_frames"], source["shard_frames"]))]
     with atomic_path(folder / "pass.json") as path:
-        path.write_text(json.dumps(made_from | {"shards": [file_hash(shard) for shard in shards]}, indent=1) + "\n")
+        path.write_text(json.dumps(source | {"shards": [file_hash(shard) for shard in shards]}, indent=1) + "\n")
 
 
 def file_hash(path: Path) -> str:
@@ -199,12 +199,12 @@ class LiveTargets:
         return states, softened(best, tails[:, 0], self.temperature)
 
 
-def read_soft_targets(directory: Path, number: int, temperature: float, made_from: dict,
+def read_soft_targets(directory: Path, number: int, temperature: float, source: dict,
                       check: bool = False) -> SoftTargets:
     """Opens the targets of a pass at a temperature; with `check`, after reading all of them once for their SHA-256.
 
-    Raises FileNotFoundError if the pass is not whole, ValueError if it was made from something else than `made_from`
-    (of `origin`), lacks the temperature, or is damaged.
+    Raises FileNotFoundError if the pass is not whole, ValueError if it was made from something else than `source`
+    (of `made_from`), lacks the temperature, or is damaged.
     """
     note = directory / f"pass_{number}" / "pass.json"
     if not note.exists():
@@ -213,9 +213,9 @@ def read_soft_targets(directory: Path, number: int, temperature: float, made_fro
         written = json.loads(note.read_text())
     except ValueError as error:
         raise ValueError(f"{note}: damaged ({error}); run stage 9 again") from error
-    if other := [name for name, value in made_from.items() if name != "temperatures" and written.get(name) != value]:
+    if other := [name for name, value in source.items() if name != "temperatures" and written.get(name) != value]:
         raise ValueError(f"{note}: soft targets of another {other[0].replace('_', ' ')} than this experiment's "
-                         f"({written.get(other[0])}, not {made_from[other[0]]}); run stage 9 again")
+                         f"({written.get(other[0])}, not {source[other[0]]}); run stage 9 again")
     if temperature not in written["temperatures"]:
         raise ValueError(f"{note}: has the temperatures {written['temperatures']}, not {temperature:g}; add it to "
                          "soft_targets.temperatures and run stage 9 again")

@@ -4,18 +4,9 @@ The letters: T frames, F filterbank bins, C cepstral coefficients.
 """
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from decant.feat.archive import read_matrices
-from decant.feat.fbank import read_speakers
-from decant.feat.fmllr import affine
-from decant.feat.lda_mllt import splice
 
 LIFTER = 22  # Kaldi's and HTK's cepstral lifter
 
@@ -51,31 +42,3 @@ class GmmFeatures:
     def context(self) -> int:
         """Frames on each side that the transform sees."""
         return (self.transform.shape[1] // self.num_cepstra - 1) // 2
-
-
-def gmm_features(features_dir: Path, wanted: GmmFeatures,
-                 speakers: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """(utterance-id, float32 [T, 3 C] or [T, D]) of a feature folder, as in Kaldi's GMM recipes.
-
-    speakers: each speaker's transform [D, D + 1]; without them the features are as before the adaptation.
-    """
-    speaker_of = read_speakers(features_dir)
-    for utterance, static in speaker_cepstra(features_dir, wanted.num_cepstra):
-        if wanted.transform is None:
-            first = differences(static)
-            yield utterance, torch.from_numpy(np.concatenate([static, first, differences(first)], axis=1))
-            continue
-        features = torch.from_numpy(splice(static, wanted.context) @ wanted.transform.T)
-        yield utterance, affine(speakers[speaker_of[utterance]], features) if speakers else features
-
-
-def speaker_cepstra(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance-id, float32 [T, C]) of a feature folder: cepstra with mean 0 for every speaker."""
-    speaker_of = read_speakers(features_dir)
-    raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in read_matrices(features_dir / "feats.scp")}
-    of_speaker: dict[str, list[np.ndarray]] = {}
-    for utterance, frames in raw.items():
-        of_speaker.setdefault(speaker_of[utterance], []).append(frames)
-    means = {speaker: np.concatenate(frames).mean(axis=0) for speaker, frames in of_speaker.items()}
-    for utterance, frames in raw.items():
-        yield utterance, frames - means[speaker_of[utterance]]

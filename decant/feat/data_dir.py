@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +52,15 @@ def at_speed(utterance: Utterance, speed: float) -> Utterance:
 def original_id(utterance_id: str) -> str:
     """The id of the utterance that `at_speed` made this one from; its own if it was not."""
     return re.sub(r"^sp[\d.]+-", "", utterance_id)
+
+
+def with_copies(utterances: Sequence[Utterance], speeds: Iterable[float], where: Path) -> list[Utterance]:
+    """The utterances and their copies at these speeds. Raises ValueError, naming `where`, if a copy's id is there."""
+    copies = [at_speed(utterance, speed) for speed in speeds for utterance in utterances]
+    if both := sorted({utterance.id for utterance in utterances} & {copy.id for copy in copies}):
+        raise ValueError(f"{where}: frames.speeds would make {both[0]}, which is there already, as are {len(both)} in "
+                         "all; leave these speeds to one of the two")
+    return [*utterances, *copies]
 
 
 def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:

@@ -120,6 +120,13 @@ def normalise(frames: np.ndarray, statistics: np.ndarray) -> np.ndarray:
     return (frames - mean.astype(np.float32)) / deviation.astype(np.float32)
 
 
+def as_networks_see(frames: np.ndarray, normalisation: str, statistics: np.ndarray) -> np.ndarray:
+    """Log-mel frames [T, F] normalised as FbankConfig has it; statistics: the speaker's."""
+    if normalisation == "speaker":
+        return normalise(frames, statistics)
+    return normalise(frames, cmvn_statistics(frames)) if normalisation == "utterance" else frames
+
+
 def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: int,
                       transcribed: bool = True, speeds: Sequence[float] = ()) -> dict[str, str]:
     """Computes the feature folder `out_dir` of a data directory in `jobs` processes.
@@ -184,11 +191,7 @@ def load_features(
             reason = read_unusable(features_dir).get(utterance, "it is not in the data directory")
             raise ValueError(f"{features_dir}/feats.scp: no frames of utterance {utterance}: {reason}; leave it out")
         frames = read_matrix(places[utterance])
-        if normalisation == "speaker":
-            frames = normalise(frames, statistics[speaker_of[utterance]])
-        elif normalisation == "utterance":
-            frames = normalise(frames, cmvn_statistics(frames))
-        yield utterance, frames
+        yield utterance, as_networks_see(frames, normalisation, statistics[speaker_of[utterance]])
 
 
 def read_speakers(features_dir: Path) -> dict[str, str]:

@@ -62,7 +62,7 @@ def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
     return fully_shard(model, mesh=mesh)
 
 
-def own_share(index: Tensor) -> tuple[Tensor, float]:
+def own_part(index: Tensor) -> tuple[Tensor, float]:
     """This process's frames of a minibatch (int64 [..., B]), and what their mean loss counts, so that the processes'
     mean is the minibatch's; where there are more processes than frames, some repeat a frame that counts nothing."""
     if num_processes() == 1:

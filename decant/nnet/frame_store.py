@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from decant.feat.archive import write_int_vectors
 from decant.files import atomic_path, read_array
 
 MOST = 0.8  # share of a GPU's free memory that a store may fill: the rest is for a training
@@ -137,6 +138,13 @@ def write_frame_store(directory: Path, *stores: FrameStore) -> None:
             store.frames.numpy().tofile(file)
     with atomic_path(directory / "utterances.txt") as path:
         path.write_text("".join(f"{name}\n" for store in stores for name in store.utterances), encoding="utf-8")
+
+
+def write_labelled_store(directory: Path, *stores: FrameStore) -> None:
+    """Writes one store of all these, and its labels as a Kaldi archive, DIRECTORY/ali.scp."""
+    labels = {utterance: store.pdfs[rows].numpy() for store in stores for utterance, rows in store.utterance_slices()}
+    write_int_vectors(directory / "ali", sorted(labels.items()))
+    write_frame_store(directory, *stores)
 
 
 def read_frame_store(directory: Path) -> FrameStore:

@@ -18,7 +18,7 @@ AT_A_TIME = 2**22  # logits: in float32 they stay in a processor's last cache (1
 
 def hard_label_loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy, in nats, of logits [..., B, S] with the aligned states (int64 [..., B]): [...], which is a
-    scalar where one model speaks. smoothing: the share of every label that all states have evenly (Szegedy et
+    scalar where one model speaks. smoothing: how much of every label all states have evenly (Szegedy et
     al. 2016).
     """
     return LabelCrossEntropy.apply(logits, labels[..., None], torch.ones_like(labels, dtype=torch.float32)[..., None],
@@ -38,21 +38,29 @@ def soft_target_loss(logits: Tensor, states: Tensor, targets: Tensor, temperatur
 LOG_OF_NOTHING = -1e4  # finite: -inf less -inf would be NaN where every state is kept
 
 
+def plain_label_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """What LabelCrossEntropy computes, in three plain lines."""
+    targets = (1 - smoothing) * torch.zeros_like(logits).scatter_add(-1, labels, weights)
+    targets = targets + smoothing / logits.shape[-1]
+    return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(dim=-1)
+
+
 class LabelCrossEntropy(torch.autograd.Function):
-    """The mean over B of -sum_k w_k log p_k, of logits [..., B, S], for labels k (int64 [..., B, K]) of shares w
-    (float32 [..., B, K]) that add up to one; `smoothing` as in `hard_label_loss`. The gradient is softmax less targets.
+    """`plain_label_cross_entropy`, fused: the mean over B of -sum_k w_k log p_k, of logits [..., B, S], for labels k
+    (int64 [..., B, K]) of weights w (float32 [..., B, K]) that add up to one; `smoothing` as in `hard_label_loss`. The
+    gradient is softmax less targets.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, shares: Tensor, smoothing: float) -> Tensor:
+    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
         gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
         losses = []
-        for z, states, weights, by_logits in rows_at_a_time(logits, labels, shares, gradient):
+        for z, states, own, by_logits in rows_at_a_time(logits, labels, weights, gradient):
             logs = z.log_softmax(dim=1)
-            weights = (1 - smoothing) * weights.to(z.dtype)
-            loss = -(weights * logs.gather(1, states)).sum(dim=1)
+            own = (1 - smoothing) * own.to(z.dtype)
+            loss = -(own * logs.gather(1, states)).sum(dim=1)
             losses.append(loss - smoothing * logs.mean(dim=1) if smoothing else loss)
-            difference = logs.exp_().scatter_add_(1, states, -weights)
+            difference = logs.exp_().scatter_add_(1, states, -own)
             by_logits.copy_(difference.sub_(smoothing / z.shape[1]) if smoothing else difference)
         ctx.save_for_backward(gradient)
         return torch.cat(losses).view(logits.shape[:-1]).mean(dim=-1)
@@ -73,8 +81,16 @@ def rows_at_a_time(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ..
         yield (z.to(torch.promote_types(z.dtype, torch.float32)), *parts)
 
 
+def plain_soft_cross_entropy(logits: Tensor, states: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """What SoftCrossEntropy computes, in three plain lines, where some states have no target of their own."""
+    student = (logits / temperature).softmax(dim=1)
+    student = torch.cat([student.gather(1, states), student.scatter(1, states, 0.0).sum(dim=1, keepdim=True)], dim=1)
+    return -(targets * student.log()).sum(dim=1).mean()
+
+
 class SoftCrossEntropy(torch.autograd.Function):
-    """The mean of -sum_k t_k log p_k, where p is the softened student, the states without a target of their own as one.
+    """`plain_soft_cross_entropy`, fused: the mean of -sum_k t_k log p_k, where p is the softened student, the states
+    without a target of their own as one.
 
     The gradient by a kept state's logit is (p_k - t_k) / temperature, as ever; by one of the others, of which p has P
     and t has t_P together, it is its share in P times (P - t_P) / temperature. Loss and gradient come from one buffer
@@ -104,11 +120,11 @@ class SoftCrossEntropy(torch.autograd.Function):
         return by_logits * gradient.to(by_logits.dtype), None, None, None
 
 
-def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor,
+def mixed_label_loss(logits: Tensor, labels: Tensor, partner_labels: Tensor, weight: Tensor,
                      smoothing: float = 0.0) -> Tensor:
-    """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted by its share (float32 [B])."""
+    """`hard_label_loss` for a mixture of two frames: each one's cross-entropy, weighted as its frame (float32 [B])."""
     return LabelCrossEntropy.apply(logits, torch.stack([labels, partner_labels], dim=1),
-                                   torch.stack([share, 1 - share], dim=1), smoothing)
+                                   torch.stack([weight, 1 - weight], dim=1), smoothing)
 
 
 def distillation_loss(logits: Tensor, states: Tensor, targets: Tensor, hard_loss: Tensor, temperature: float,

@@ -1,13 +1,15 @@
 """The minibatches of a training: which frames, in which order, brought to the device that trains.
 
-The letters: N frames of the store, B of a minibatch, M seeds.
+The letters: N frames of an epoch, B of a minibatch, M models.
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,24 +17,42 @@ from torch import Tensor
 from decant.nnet import data_parallel
 
 
-def frame_order(num_frames: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the frames: int64 [N], a function of seed and epoch alone."""
-    number = (seed << 20) + epoch
-    folded = (number ^ (number >> 32) * 0x9E3779B1) % 2**32  # of a seed, torch's generator takes 32 bits
-    return torch.randperm(num_frames, generator=torch.Generator().manual_seed(folded))
+class FrameOrder(Protocol):
+    """Which frames of a store an epoch visits, one after the other: int64 [N] in range(frames of the store), as many in
+    every epoch, a function of the epoch alone. `Shuffled` is the usual one."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, epoch: int) -> Tensor: ...
 
 
-def minibatches(num_frames: int, batch_size: int, epochs: int, seeds: Sequence[int],
+@dataclass(frozen=True)
+class Shuffled:
+    """All frames, each once, in an order that is a function of seed and epoch."""
+
+    num_frames: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __call__(self, epoch: int) -> Tensor:
+        number = (self.seed << 20) + epoch
+        folded = (number ^ (number >> 32) * 0x9E3779B1) % 2**32  # of a seed, torch's generator takes 32 bits
+        return torch.randperm(self.num_frames, generator=torch.Generator().manual_seed(folded))
+
+
+def minibatches(orders: Sequence[FrameOrder], batch_size: int, epochs: int,
                 start: int) -> Iterator[tuple[int, Tensor, float]]:
     """For each step from `start` on: its epoch; the indices of the frames that this process reads, int64 [B], of M
-    seeds [M, B]; what their mean loss counts (data_parallel.own_share)."""
-    steps_an_epoch = math.ceil(num_frames / batch_size)
+    orders [M, B]; what their mean loss counts (data_parallel.own_part)."""
+    steps_an_epoch = math.ceil(len(orders[0]) / batch_size)
     for epoch in range(start // steps_an_epoch, epochs):
-        orders = [frame_order(num_frames, seed, epoch) for seed in seeds]
+        visited = [order(epoch) for order in orders]
         for position in range(max(0, start - epoch * steps_an_epoch), steps_an_epoch):
             part = slice(position * batch_size, (position + 1) * batch_size)
-            index = torch.stack([order[part] for order in orders])
-            yield epoch, *data_parallel.own_share(index if len(seeds) > 1 else index[0])
+            index = torch.stack([frames[part] for frames in visited])
+            yield epoch, *data_parallel.own_part(index if len(orders) > 1 else index[0])
 
 
 def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index: Tensor,

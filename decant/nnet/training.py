@@ -22,7 +22,8 @@ from decant.nnet import data_parallel
 from decant.nnet.acoustic_model import AcousticModel, SideBySide
 from decant.nnet.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.nnet.frame_store import FrameStore
-from decant.nnet.minibatches import minibatches, read_ahead, read_to
+from decant.nnet.minibatches import FrameOrder, minibatches, read_ahead, read_to
+from decant.nnet.objectives import Objective
 from decant.nnet.precision import autocast, check_precision
 from decant.progress import progress
 
@@ -58,32 +59,7 @@ class TrainingConfig:
         check_precision(self.precision)
 
 
-@dataclass(frozen=True)
-class RealignmentConfig(TrainingConfig):
-    rounds: int = 0  # of training a network (of default sizes) on the labels, and aligning again with it
-    epochs: int = 2  # few: a network that knows its frames by heart repeats their labels
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rounds < 0:
-            raise ValueError(f"rounds is {self.rounds}; it may not be negative (0: the mixtures' labels are kept)")
-
-
 DIVERGED = 2.0  # the first loss is that of a guess: no training that goes anywhere stays so far above it
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What a training minimises.
-
-    read: (frame indices int64 [B], epoch) -> a minibatch: what the loss needs of these frames, on any device. Where a
-    GPU trains, this runs a step ahead in a thread of its own.
-    loss: (model, *minibatch) -> their mean loss, a scalar.
-    Of M models side by side the indices are [M, B], the losses [M].
-    """
-
-    read: Callable[[Tensor, int], tuple[Tensor, ...]]
-    loss: Callable[..., Tensor]
 
 
 def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
@@ -114,11 +90,11 @@ History = list[dict[str, float]]
 """A record of every epoch that dev was looked at after: epoch, loss, dev_frame_accuracy, seconds since the last one."""
 
 
-def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, objective: Objective,
-          config: TrainingConfig, seeds: Sequence[int], directory: Path, labels: Sequence[str]) -> list[History]:
-    """Trains models in place, each from its seed; leaves each with the weights of its epoch that was best on dev.
+def train(models: Sequence[AcousticModel], orders: Sequence[FrameOrder], dev: FrameStore, objective: Objective,
+          config: TrainingConfig, directory: Path, labels: Sequence[str]) -> list[History]:
+    """Trains models in place, from the weights that they have; leaves each with those of its best epoch on dev.
 
-    models: one, or several of one architecture side by side, which see their frames in orders of their own. directory:
+    models: one, or several of one architecture side by side; orders: in which each of them sees its frames. directory:
     holds the checkpoint; an interrupted training goes on from there, to the same weights bit for bit on a CPU. Raises
     FloatingPointError, naming step and learning rate, if a weight is no longer finite or an epoch's mean loss is above
     `DIVERGED` times the first minibatch's, ValueError, naming the minibatch that fits, if one does not; the last
@@ -132,7 +108,8 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
     spread = data_parallel.spread(model, config.shard_weights, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
                                   fused=True)
-    steps_an_epoch = math.ceil(len(store) / config.batch_size)
+    num_frames = len(orders[0])
+    steps_an_epoch = math.ceil(num_frames / config.batch_size)
     num_steps = config.epochs * steps_an_epoch
     state = load_checkpoint(directory, model, optimizer)
     # This process's parts of the sums, float64 [2, M]: of each model's loss in this epoch, and in the first minibatch.
@@ -141,7 +118,7 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
     histories, best = state.histories or [[] for _ in models], state.best
     started = time.monotonic() - state.epoch_seconds
     objective = replace(objective, read=partial(read_to, device, objective.read))
-    plan, same_plan = tee(minibatches(len(store), config.batch_size, config.epochs, seeds, state.step))
+    plan, same_plan = tee(minibatches(orders, config.batch_size, config.epochs, state.step))
     reads = read_ahead(objective.read, ((index, epoch) for epoch, index, _ in same_plan), device.type == "cuda")
     steps = progress(range(state.step, num_steps), num_steps, ", ".join(labels), state.step)
     for step, (epoch, index, weight), read in zip(steps, plan, reads, strict=True):
@@ -155,12 +132,12 @@ def train(models: Sequence[AcousticModel], store: FrameStore, dev: FrameStore, o
             raise ValueError(f"{', '.join(labels)}: minibatches of {config.batch_size} frames do not fit into memory; "
                              + what_fits(objective, model, index, epoch, optimizer, precision))
         before = config.batch_size * (step % steps_an_epoch)  # frames of this epoch
-        seen = min(before + config.batch_size, len(store))
+        seen = min(before + config.batch_size, num_frames)
         part = loss.detach().double() / count
         losses[0] += part * (seen - before)
         if step == 0:
             losses[1] = part
-        ended = seen == len(store)
+        ended = seen == num_frames
         if not ended and (step + 1) % config.checkpoint_steps:
             continue
         if not data_parallel.all_finite(model.parameters()):

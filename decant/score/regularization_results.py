@@ -1,13 +1,19 @@
 """What soft targets keep of the accuracy that a small share of the data loses (paper, section 6), and its table."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from rich.table import Table
 
+from decant.distill.regularization import RegularizationConfig, share_of
+from decant.experiment import Experiment
 from decant.files import atomic_path
+from decant.nnet.acoustic_model import load_model
+from decant.nnet.frame_store import read_frame_store
+from decant.nnet.training import frame_accuracy, predictions
 from decant.score.results import Summary, markdown_table, percent, read_list, summarize, summary, terminal_table
 
 
@@ -29,6 +35,27 @@ PAPER = (
     RegularizationRow(0.03, "hard", 0, 0.673, None, None, 0.445),
     RegularizationRow(0.03, "soft", 0, 0.654, None, None, 0.570),
 )
+
+
+def regularization_rows(experiment: Experiment, config: RegularizationConfig, test: str,
+                        device: torch.device) -> Iterator[RegularizationRow]:
+    """The frame accuracies, on a test set, of the baseline and of every network of stage 11; that on training frames
+    is, of the baseline, on the utterances of the first draw."""
+    store, on_test = (read_frame_store(experiment.alignment(split)) for split in ("train", test))
+    on_test = on_test.to(device)
+
+    def row(folder: Path, share: float, targets: str, seed: int) -> RegularizationRow:
+        model = load_model(folder)[0].to(device)
+        dev = [epoch["dev_frame_accuracy"] for epoch in json.loads((folder / "history.json").read_text())]
+        drawn = share_of(store, config.share, seed).to(device)
+        train, test = (frame_accuracy(predictions(model, frames), frames).item() for frames in (drawn, on_test))
+        return RegularizationRow(share, targets, seed, train, max(dev), dev[-1], test)
+
+    yield row(experiment.member(1), 1.0, "hard", 1)
+    for seed in range(1, config.num_seeds + 1):
+        for targets in ("hard", "soft"):
+            yield row(experiment.regularized(targets, seed), config.share,
+                      "soft on mixtures" if targets == "soft" and config.mixtures else targets, seed)
 
 
 def write_regularization(path: Path, rows: Iterable[RegularizationRow]) -> None:

@@ -9,29 +9,28 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
+from decant.experiment import SYSTEMS
 from decant.files import atomic_path
 
 UNKNOWN = "-"
-
-# In the order in which tables show them.
-SYSTEMS = ("monophone", "triphone", "triphone_lda", "triphone_sat", "baseline", "ensemble", "student")
-
 
 @dataclass(frozen=True)
 class ResultRow:
     """What one run of one system reached on one split; None stands for what was not measured."""
 
-    system: str  # one of SYSTEMS
-    split: str  # "dev" or "test"
+    system: str  # one of decant.experiment.SYSTEMS
+    split: str  # "dev", or a test set: "test", or several such as "test_clean"
     chosen: bool  # whether dev chose this variant of the system; true where there is one variant
-    variant: str = ""  # what else distinguishes the row, such as "temperature 2"
+    variant: str = ""  # what else distinguishes the row, in words: temperature and generation
     seed: int | None = None  # of a baseline: the ensemble's member; of a student: the run
+    temperature: float | None = None  # of the soft targets that a student learned
+    generation: int | None = None  # of a student: 1 learned from the ensemble, later ones from students
     frames: int | None = None
     frame_accuracy: float | None = None
     words: int | None = None  # in the references
@@ -50,14 +49,16 @@ class ResultRow:
 
     @property
     def sort_key(self) -> tuple:
-        """By system, variant, split and seed: what no two rows may share."""
-        return SYSTEMS.index(self.system), self.variant, self.split, -1 if self.seed is None else self.seed
+        """What no two rows may share; runs of a system by temperature, generation, split and seed."""
+        numbers = (-1 if x is None else x for x in (self.temperature, self.generation, self.seed))
+        temperature, generation, seed = numbers
+        return SYSTEMS.index(self.system), temperature, generation, self.variant, self.split, seed
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of one system less that of another on the same utterances of test, as fractions; of several runs, of
-    their means. low, high: the 95% interval of decant.score.scoring.paired_difference."""
+    """A figure of one system less that of another on the same utterances of a test set, as fractions; of several runs,
+    of their means. low, high: the 95% interval of decant.score.scoring.paired_difference."""
 
     system: str
     against: str
@@ -65,6 +66,7 @@ class Comparison:
     difference: float
     low: float
     high: float
+    split: str = "test"
 
 
 COMPARED = (("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"))
@@ -130,13 +132,13 @@ def summarize(rows: Iterable, figure: str) -> Summary | None:
     return summary([value for row in rows if (value := getattr(row, figure)) is not None])
 
 
-def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
-    """(student - baseline) / (ensemble - baseline) on test: 1 is all of what the ensemble gains.
+def retained_gain(rows: Iterable[ResultRow], figure: str, split: str = "test") -> Summary | None:
+    """(student - baseline) / (ensemble - baseline) on a test set: 1 is all of what the ensemble gains.
 
     figure: "frame_accuracy" or "wer". Over the runs of the chosen student; the baseline is the mean of the
     ensemble's members. None where the gain is undefined: a system is missing, or the ensemble is not better.
     """
-    test = [row for row in rows if row.split == "test" and row.chosen]
+    test = [row for row in rows if row.split == split and row.chosen]
     baseline, ensemble = (summarize([row for row in test if row.system == system], figure)
                           for system in ("baseline", "ensemble"))
     if baseline is None or ensemble is None:
@@ -148,16 +150,24 @@ def retained_gain(rows: Iterable[ResultRow], figure: str) -> Summary | None:
     return summary([(student - baseline.mean) / gain for student in students if student is not None])
 
 
+def splits_tested(rows: Iterable[ResultRow]) -> list[str]:
+    """The test sets of the rows, or the one that there is by default."""
+    return sorted({row.split for row in rows} - {"dev"}) or ["test"]
+
+
 def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Table:
     """The results for a terminal, which has no room for all columns."""
-    shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in _COLUMNS]
-    lines = [tuple(itertools.compress(cells, shown)) for cells in _table_cells(rows)]
-    return terminal_table(tuple(itertools.compress(_COLUMNS, shown)), lines, _notes(rows, comparisons))
+    tests = splits_tested(rows)
+    columns = _columns(tests)
+    shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in columns]
+    lines = [tuple(itertools.compress(cells, shown)) for cells in _table_cells(rows, tests)]
+    return terminal_table(tuple(itertools.compress(columns, shown)), lines, _notes(rows, comparisons, tests))
 
 
 def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
     """The results for RESULTS.md."""
-    return markdown_table(_COLUMNS, _table_cells(rows), _notes(rows, comparisons))
+    tests = splits_tested(rows)
+    return markdown_table(_columns(tests), _table_cells(rows, tests), _notes(rows, comparisons, tests))
 
 
 def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> Table:
@@ -178,32 +188,38 @@ def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes
     return "\n".join([*rows, "", *(f"- {note}" for note in notes), ""])
 
 
-_COLUMNS = ("system", "variant", "runs", "frame\naccuracy,\ndev %", "frame\naccuracy,\ntest %", "WER,\ndev %",
-            "WER,\ntest %", "95%\ninterval", "LM\nweight", "parameters", "seconds")
+def _columns(tests: Sequence[str]) -> tuple[str, ...]:
+    return ("system", "variant", "runs", *(f"frame\naccuracy,\n{split} %" for split in ("dev", *tests)), "WER,\ndev %",
+            *(column for split in tests for column in (f"WER,\n{split} %", "95%\ninterval")), "LM\nweight",
+            "parameters", "seconds")
 
 
-def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
-    """A line of the table for each variant of a system, in the order of SYSTEMS, and the paper's three."""
+def _table_cells(rows: Sequence[ResultRow], tests: Sequence[str]) -> list[tuple[str, ...]]:
+    """A line of the table for each variant of a system, in the order of SYSTEMS, and the paper's three, whose figures
+    stand under the first test set."""
     groups: dict[tuple[str, str], list[ResultRow]] = {}
-    for row in [*sorted(rows, key=lambda row: row.sort_key), *PAPER]:
+    paper = [replace(row, split=tests[0]) for row in PAPER]
+    for row in [*sorted(rows, key=lambda row: row.sort_key), *paper]:
         groups.setdefault((row.system, row.variant), []).append(row)
     num_variants = Counter(system for system, _ in dict.fromkeys((row.system, row.variant) for row in rows))
     lines = []
     for (system, variant), group in groups.items():
-        dev, test = ([row for row in group if row.split == split] for split in ("dev", "test"))
-        mark = " *" if group[0].chosen and group[0] not in PAPER and num_variants[system] > 1 else ""
-        low, high = summarize(test, "wer_low"), summarize(test, "wer_high")
+        of_split = {split: [row for row in group if row.split == split] for split in ("dev", *tests)}
+        mark = " *" if group[0].chosen and group[0] not in paper and num_variants[system] > 1 else ""
         weights = sorted({row.lm_weight for row in group} - {None})
         parameters, seconds = summarize(group, "parameters"), summarize(group, "seconds")
+        wers = []
+        for split in tests:
+            low, high = summarize(of_split[split], "wer_low"), summarize(of_split[split], "wer_high")
+            wers += [percent(summarize(of_split[split], "wer")),
+                     f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN]
         lines.append((
             system,
             variant + mark,
-            str(max(len(dev), len(test))),
-            percent(summarize(dev, "frame_accuracy")),
-            percent(summarize(test, "frame_accuracy")),
-            percent(summarize(dev, "wer")),
-            percent(summarize(test, "wer")),
-            f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN,
+            str(max(map(len, of_split.values()))),
+            *(percent(summarize(runs, "frame_accuracy")) for runs in of_split.values()),
+            percent(summarize(of_split["dev"], "wer")),
+            *wers,
             ", ".join(f"{weight:g}" for weight in weights) or UNKNOWN,
             f"{parameters.mean:,.0f}" if parameters else UNKNOWN,
             f"{seconds.mean:.0f}" if seconds else UNKNOWN,
@@ -211,26 +227,27 @@ def _table_cells(rows: Sequence[ResultRow]) -> list[tuple[str, ...]]:
     return lines
 
 
-def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison]) -> list[str]:
+def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison], tests: Sequence[str]) -> list[str]:
     """What a reader of the table has to know, and the retained gains."""
     notes = [
         "±: standard deviation over the runs; a figure without it is one run's.",
         "95% interval: a bootstrap over utterances; of several runs, the mean of each end.",
         "*: what dev chose among a system's variants.",
     ]
-    for figure, name in (("frame_accuracy", "frame accuracy"), ("wer", "WER")):
-        gain, paper = retained_gain(rows, figure), retained_gain(PAPER, figure)
+    for split, (figure, name) in itertools.product(tests, (("frame_accuracy", "frame accuracy"), ("wer", "WER"))):
+        gain, paper = retained_gain(rows, figure, split), retained_gain(PAPER, figure)
         if gain:
             found = f"{percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
         else:
-            found = "undefined (the ensemble is not better than the baseline on test, or one is missing)"
-        notes.append(f"Retained gain in {name}: {found}. The paper: {percent(paper, digits=0)}%.")
-    for system, against in dict.fromkeys((c.system, c.against) for c in comparisons):
+            found = f"undefined (the ensemble is not better than the baseline on {split}, or one is missing)"
+        where = f" on {split}" if len(tests) > 1 else ""
+        notes.append(f"Retained gain in {name}{where}: {found}. The paper: {percent(paper, digits=0)}%.")
+    for system, against, split in dict.fromkeys((c.system, c.against, c.split) for c in comparisons):
         found = ", ".join(
             f"{c.figure.replace('_', ' ').replace('wer', 'WER')} {100 * c.difference:+.1f} "
             f"({100 * c.low:+.1f} to {100 * c.high:+.1f})"
-            for c in comparisons if (c.system, c.against) == (system, against))
-        notes.append(f"{system} less {against}, 95% interval of a paired bootstrap over test's utterances: {found}.")
+            for c in comparisons if (c.system, c.against, c.split) == (system, against, split))
+        notes.append(f"{system} less {against}, 95% interval of a paired bootstrap over {split}'s utterances: {found}.")
     return notes
 
 

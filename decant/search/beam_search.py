@@ -7,10 +7,9 @@ weight, so that the beam is one of graph costs; a word insertion penalty is a co
 The letters: T frames, S pdf-ids.
 """
 
-import itertools
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,11 +17,8 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
-from decant.feat.archive import read_matrix, read_scp
-from decant.parallel import parallel_map
+from decant.parallel import parallel_stream
 from decant.search.fst_arrays import read_graph_arrays, write_arrays
-
-log = logging.getLogger(__name__)
 
 Setting = tuple[float, float]  # language model weight, word insertion penalty
 
@@ -40,19 +36,6 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
-class AdaptationConfig(SearchConfig):
-    """Of dev and test, whose transcripts are not known: how they are recognised the first time."""
-
-    lm_weight: float = 12.0  # the language model's weight there
-    passes: int = 3  # of estimating the transforms; each but the first from an alignment under those before
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.lm_weight <= 0 or self.passes < 1:
-            raise ValueError(f"lm_weight is {self.lm_weight}, passes {self.passes}; they have to be positive")
-
-
-@dataclass(frozen=True)
 class Graph:
     """A decoding graph in memory. Hold it as long as a decoder of it, which does not keep it alive."""
 
@@ -63,7 +46,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """What was recognised in a set of utterances, in the order of their archive."""
+    """What was recognised in a set of utterances, in the order in which they came."""
 
     words: dict[str, tuple[str, ...]]  # by utterance
     partial: tuple[str, ...]  # utterances that ended in no final state of the graph; their best path is kept
@@ -103,50 +86,67 @@ def decode(
 
 
 def decode_grid(
-    scp: Path,
+    scored: Iterable[tuple[str, np.ndarray]],
     graph_dir: Path,
-    lm_weights: Sequence[float],
-    word_insertion_penalties: Sequence[float],
+    settings: Sequence[Setting],
     config: SearchConfig,
-    jobs: int,
+    jobs: int = 1,
 ) -> dict[Setting, Hypotheses]:
-    """The words of every utterance of an archive of log-likelihoods, by LM weight and insertion penalty.
+    """The words of every utterance with each setting. scored: (utterance, log-likelihoods float32 [T, S]).
 
-    Works in `jobs` processes that read the archive themselves; the results do not depend on their number.
-    Raises what `decode` does, naming the utterance, and what `read_scp`, `read_matrix` and `read_graph` do.
+    Log-likelihoods are searched as they come, in `jobs` processes, and no more of them are kept than these have work
+    with; the results do not depend on their number. Raises what `decode` does, naming the utterance, and what
+    `read_graph` does.
     """
-    places = list(read_scp(scp).items())
-    num_shares = min(len(places), 4 * jobs if jobs > 1 else 1)  # smaller than a job's part: jobs end together
-    settings = list(itertools.product(lm_weights, word_insertion_penalties))
-    shares = [(places[i::num_shares], graph_dir, settings, config) for i in range(num_shares)]
-    decoded = {}
-    for share in parallel_map(_decode_share, shares, jobs, f"decoding {scp}"):
-        decoded |= share
-    grid = {}
-    for setting in settings:
-        words = {utterance: decoded[utterance][setting][0] for utterance, _ in places}
-        partial = tuple(utterance for utterance in words if not decoded[utterance][setting][1])
-        grid[setting] = Hypotheses(words, partial)
-        if partial:
-            log.warning("%s: LM weight %g, word insertion penalty %g: %d of %d utterances end in no final "
-                        "state; their best partial paths count: %s", scp, *setting, len(partial), len(words),
-                        " ".join(partial))
+    grid = {setting: Hypotheses({}, ()) for setting in settings}
+    penalties = {penalty for _, penalty in settings}
+    if jobs <= 1:
+        graphs = {penalty: read_graph(graph_dir, penalty) for penalty in penalties}
+        found = (_decode_part(part, graphs, settings, config) for part in _parts(scored))
+    else:
+        read_graph(graph_dir)  # a fault of the graph is told here, once
+        tasks = ((part, graph_dir, settings, config) for part in _parts(scored))
+        found = parallel_stream(_decode_in_worker, tasks, jobs)
+    for part in found:
+        for utterance, by_setting in part:
+            for setting, (words, whole) in zip(settings, by_setting, strict=True):
+                grid[setting].words[utterance] = words
+                if not whole:
+                    grid[setting] = replace(grid[setting], partial=(*grid[setting].partial, utterance))
     return grid
 
 
-def _decode_share(
-    places: Sequence[tuple[str, str]], graph_dir: Path, settings: Sequence[Setting], config: SearchConfig
-) -> dict[str, dict[Setting, tuple[tuple[str, ...], bool]]]:
-    """What `decode` returns for each (utterance, place of its matrix) at every setting."""
-    graphs = {penalty: read_graph(graph_dir, penalty) for penalty in {penalty for _, penalty in settings}}
-    decoded = {}
-    for utterance, place in places:
-        log_likelihoods = read_matrix(place)
+Part = list[tuple[str, np.ndarray]]
+PART_BYTES = 2**25  # of log-likelihoods that a process is given at a time
+
+
+def _parts(scored: Iterable[tuple[str, np.ndarray]]) -> Iterator[Part]:
+    part: Part = []
+    for utterance, log_likelihoods in scored:
+        part.append((utterance, log_likelihoods))
+        if sum(x.nbytes for _, x in part) >= PART_BYTES:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _decode_part(part: Part, graphs: Mapping[float, Graph], settings: Sequence[Setting],
+                 config: SearchConfig) -> list[tuple[str, list[tuple[tuple[str, ...], bool]]]]:
+    """(utterance, what `decode` returns at every setting). graphs: by word insertion penalty."""
+    decoded = []
+    for utterance, log_likelihoods in part:
         try:
-            decoded[utterance] = {
-                (weight, penalty): decode(graphs[penalty], log_likelihoods, weight, config)
-                for weight, penalty in settings
-            }
+            decoded.append((utterance, [decode(graphs[penalty], log_likelihoods, weight, config)
+                                        for weight, penalty in settings]))
         except ValueError as error:
-            raise ValueError(f"{place}: utterance {utterance}: {error}") from error
+            raise ValueError(f"utterance {utterance}: {error}") from error
     return decoded
+
+
+_graph_of_worker = cache(read_graph)  # a worker serves one grid, and reads its graph once
+
+
+def _decode_in_worker(part: Part, graph_dir: Path, settings: Sequence[Setting], config: SearchConfig) -> list:
+    return _decode_part(part, {penalty: _graph_of_worker(graph_dir, penalty) for _, penalty in settings}, settings,
+                        config)

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,8 @@ from decant.search.state_graphs import acceptor, write_acceptors
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[2]
-MAX_FRAMES = 1_000_000  # of utterances whose log-likelihoods lie on disk at a time
+MAX_FRAMES = 1_000_000  # of utterances whose log-likelihoods lie on disk at a time, to be aligned
+MAX_BYTES = 2**31  # of log-likelihoods that lie on disk at a time, to be decoded
 
 
 def find_python() -> Path:
@@ -57,20 +58,38 @@ def run(*arguments: object) -> None:
         raise ValueError(f"k2: {last.removeprefix('error: ')} (exit status {process.returncode})")
 
 
-def decode_grid(scp: Path, graph_dir: Path, lm_weights: Sequence[float], word_insertion_penalties: Sequence[float],
+def decode_grid(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, settings: Sequence[Setting],
                 config: SearchConfig, device: str, folder: Path) -> dict[Setting, Hypotheses]:
-    """What decant.search.beam_search.decode_grid returns, found by k2; folder: for its files meanwhile. Raises
-    FileNotFoundError and ValueError."""
-    with TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        out = Path(scratch, "decoded.json")
-        run("decode", "--scp", scp, "--graph", graph_dir, "--lm-weight", *lm_weights, "--word-insertion-penalty",
-            *word_insertion_penalties, "--beam", config.beam, "--max-active", config.max_active, "--lattice-beam", 1,
-            "--device", device, "--out", out)
-        grid = json.loads(out.read_text(encoding="utf-8"))
-    return {(setting["lm_weight"], setting["word_insertion_penalty"]): Hypotheses(
-                {utterance: tuple(found["words"]) for utterance, found in setting["utterances"].items()},
-                tuple(utterance for utterance, found in setting["utterances"].items() if found["partial"]))
-            for setting in grid}
+    """What decant.search.beam_search.decode_grid returns, found by k2; folder: for its files meanwhile, of at most
+    MAX_BYTES of log-likelihoods at a time. Raises FileNotFoundError and ValueError."""
+    grid = {setting: Hypotheses({}, ()) for setting in settings}
+    weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
+    rest = iter(scored)
+    while part := list(_up_to(MAX_BYTES, rest)):
+        with TemporaryDirectory(dir=folder, prefix=".") as scratch:
+            out = Path(scratch, "decoded.json")
+            write_matrices(Path(scratch, "x"), part)
+            run("decode", "--scp", Path(scratch, "x.scp"), "--graph", graph_dir, "--lm-weight", *weights,
+                "--word-insertion-penalty", *penalties, "--beam", config.beam, "--max-active", config.max_active,
+                "--lattice-beam", 1, "--device", device, "--out", out)
+            decoded = json.loads(out.read_text(encoding="utf-8"))
+        for found in decoded:
+            setting = found["lm_weight"], found["word_insertion_penalty"]
+            if setting in grid:
+                before, utterances = grid[setting], found["utterances"]
+                grid[setting] = Hypotheses(
+                    before.words | {utterance: tuple(one["words"]) for utterance, one in utterances.items()},
+                    before.partial + tuple(utterance for utterance, one in utterances.items() if one["partial"]))
+    return grid
+
+
+def _up_to(num_bytes: int, items: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    """The next items whose arrays have that many bytes together, or the next one."""
+    for name, x in items:
+        yield name, x
+        num_bytes -= x.nbytes
+        if num_bytes <= 0:
+            return
 
 
 def align(graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor], log_likelihoods: LogLikelihoods,

@@ -23,6 +23,8 @@ import kaldifst
 import numpy as np
 import torch
 
+from decant.distill.scorer import score
+from decant.experiment import Experiment, Run
 from decant.feat.archive import read_int_vectors, read_matrices, write_matrices
 from decant.feat.data_dir import read_data_dir
 from decant.hmm.alignment import align
@@ -31,12 +33,10 @@ from decant.hmm.topology import StateGraph, read_transitions, state_graph
 from decant.lang.language_model import estimate_ngram, read_arpa
 from decant.lang.lexicon import RESERVED_WORDS, read_lexicon
 from decant.score.scoring import Sentences, word_errors
+from decant.score.systems import System, frames_of, scorer_of
 from decant.search.beam_search import Graph, SearchConfig, read_graph
 from decant.search.rescoring import rescored
 from decant.search.state_graphs import acceptor, write_acceptors
-from steps.common import Stage, hmm_folders
-from steps.decode_and_score import System, write_likelihoods
-from steps.features import mixture_features
 
 FRAMES_A_SECOND = 100
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,26 +156,29 @@ def main() -> None:
     parser.add_argument("--beams", type=float, nargs="+", default=[10.0, 13.0, 16.0])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    exp, data_dir, states = given.exp, given.exp / "data" / given.split, hmm_folders(given.exp)[-1]
+    exp, data_dir, states = given.exp, given.exp / "data" / given.split, Experiment(given.exp).mixtures[-1]
     utterances, lexicon = read_data_dir(data_dir), read_lexicon(exp / "lang" / "lexicon.txt")
     train = {utterance.id: utterance.words for utterance in read_data_dir(exp / "data" / "train")}
     graph_dir = exp / "graph" / states.name
     with TemporaryDirectory() as folder:
         scratch = Path(folder)
-        stage = Stage(exp, scratch, 1, torch.device("cpu"), "")
-        write_likelihoods(stage, System("baseline", (exp / "baseline",), states), given.split, scratch / "network")
+        network = System(Run("baseline", seed=1), (exp / "baseline",), states)
+        scorer = scorer_of(Experiment(exp), network, torch.device("cpu"))
+        write_matrices(scratch / "network", (
+            (utterance, score(scorer, x).log_likelihoods)
+            for utterance, x in frames_of(Experiment(exp), network, given.split)))
         refs = {utterance.id: utterance.words for utterance in utterances}
         compare_decoding(given.k2_python, graph_dir, scratch / "network.scp", refs, given.lm_weight, given.beams,
                          scratch)
         compare_n_best(given.k2_python, graph_dir, scratch / "network.scp", refs, data_dir / "text",
                        exp / "lang" / "lm.arpa", train, given.lm_weight, scratch)
+        mixtures = System(Run(states.name), (states,), states)
         transitions, form = read_transitions(states, lexicon.phones), QuadraticForm(load_gmm(states)[0])
         graphs = {utterance.id: state_graph(utterance.words, lexicon, transitions) for utterance in utterances
                   if all(word in lexicon.pronunciations for word in utterance.words)}
         write_matrices(scratch / "mixtures", (
-            (utterance, form.log_likelihoods(x).numpy())
-            for utterance, x in mixture_features(
-                states, exp / "fbank" / given.split, exp / "alignment" / given.split) if utterance in graphs))
+            (utterance, form.log_likelihoods(torch.from_numpy(x)).numpy())
+            for utterance, x in frames_of(Experiment(exp), mixtures, given.split) if utterance in graphs))
         compare_alignment(given.k2_python, graphs, scratch / "mixtures.scp", transitions.num_pdfs, scratch)
 
 

@@ -23,16 +23,17 @@ from decant.distill.soft_targets import (
     DistillationConfig,
     SoftTargetsConfig,
     finish_pass,
-    origin,
+    made_from,
     read_soft_targets,
     write_shard,
 )
+from decant.distill.students import soft_labels
 from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.nnet.frame_store import FrameStore, pack
 from decant.nnet.minibatches import read_to
+from decant.nnet.objectives import hard_labels
 from decant.nnet.precision import autocast, has_fast_bfloat16
 from decant.nnet.training import TrainingConfig
-from steps.acoustic_training import hard_labels, soft_labels
 
 MODELS = {"small": (AcousticModelConfig(hidden_layers=4, hidden_units=512), 2000, 256),
           "an4": (AcousticModelConfig(frame_step=4, hidden_layers=4, hidden_units=512, residual=True), 480, 256),
@@ -94,7 +95,8 @@ def main() -> None:
     model = AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(0).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)  # it is the same minibatch over and over
     store = random_store(num_pdfs, device)
-    index, objective = torch.randint(NUM_FRAMES, (batch_size,)), hard_labels(store, sizes, config)
+    index = torch.randint(NUM_FRAMES, (batch_size,))
+    objective = hard_labels(store, sizes.window, config.label_smoothing)
     read = partial(read_to, device, objective.read, index, 0)
     windows, labels = read()
 
@@ -150,7 +152,7 @@ def main() -> None:
 def ten_side_by_side(sizes: AcousticModelConfig, num_pdfs: int, store: FrameStore, index: torch.Tensor,
                      config: TrainingConfig) -> float:
     """Seconds of a step of ten models in batched matrix products."""
-    device, objective = store.device, hard_labels(store, sizes, config)
+    device, objective = store.device, hard_labels(store, sizes.window, config.label_smoothing)
     ten = SideBySide([AcousticModel(sizes, NUM_BINS, num_pdfs).initialize(seed).to(device) for seed in range(10)])
     optimizer, index = torch.optim.AdamW(ten.parameters(), fused=True), index.expand(10, -1).contiguous()
 
@@ -173,12 +175,11 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     started = time.perf_counter()
     write_shard(folder, [model], part, config, 0, 0)
     forward = time.perf_counter() - started
-    finish_pass(folder, 0, origin([model], part, config))
-    targets = read_soft_targets(folder, 0, 5.0, origin([model], part, config), check=True)
+    finish_pass(folder, 0, made_from([model], part, config))
+    targets = read_soft_targets(folder, 0, 5.0, made_from([model], part, config), check=True)
     size = (folder / "pass_0" / "shard_0.npy").stat().st_size
     index, mixed, device = torch.randint(4096, (batch_size,)), mixture(4096, 1), store.device
-    objective = soft_labels(part, model.config, lambda epoch: (mixed, targets), 5.0, DistillationConfig(),
-                            TrainingConfig())
+    objective = soft_labels(part, model.config.window, lambda epoch: (mixed, targets), 5.0, DistillationConfig())
     read = partial(read_to, device, objective.read, index, 0)
     minibatch = read()
     whole = seconds(lambda: step(lambda: objective.loss(model, *read())), device)

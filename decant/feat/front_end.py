@@ -1,0 +1,76 @@
+"""From filterbanks to what the models see, on arrays: what every stage and a recogniser have in common.
+
+    samples --fbank.fbank--> log-mel frames --fbank.as_networks_see--> what networks see
+                                |--cepstra.cepstra--> mixture_frames --> what mixtures see, and networks where
+                                                                         frames.features is fmllr
+
+The letters: T frames, F filterbank bins, C cepstral coefficients, D features of the mixtures.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from decant.feat.archive import read_matrices
+from decant.feat.cepstra import GmmFeatures, cepstra, differences
+from decant.feat.fbank import as_networks_see, read_fbank_config, read_speakers
+from decant.feat.fmllr import affine
+from decant.feat.lda_mllt import splice
+
+
+def mixture_frames(static: np.ndarray, wanted: GmmFeatures, speaker: Tensor | None = None) -> Tensor:
+    """What mixtures see of an utterance's cepstra [T, C], the speaker's mean taken off: float32 [T, 3 C] or [T, D].
+
+    speaker: the speaker's transform [D, D + 1] (decant.feat.fmllr); without it the features are as before adaptation.
+    """
+    if wanted.transform is None:
+        first = differences(static)
+        features = torch.from_numpy(np.concatenate([static, first, differences(first)], axis=1))
+    else:
+        features = torch.from_numpy(splice(static, wanted.context) @ wanted.transform.T)
+    return features if speaker is None else affine(speaker, features)
+
+
+@dataclass(frozen=True)
+class Filterbanks:
+    """The log-mel frames float32 [T, F] of some utterances, as computed; whose they are; the statistics of all that
+    each speaker says (cmvn_statistics)."""
+
+    frames: Mapping[str, np.ndarray]
+    speaker_of: Mapping[str, str]
+    statistics: Mapping[str, np.ndarray]
+    normalisation: str
+
+    def for_networks(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(utterance, normalised frames float32 [T, F])."""
+        for utterance, frames in self.frames.items():
+            yield utterance, as_networks_see(frames, self.normalisation, self.statistics[self.speaker_of[utterance]])
+
+    def cepstra(self, num_cepstra: int) -> dict[str, np.ndarray]:
+        """Cepstra float32 [T, C] of every utterance, with mean 0 for every speaker."""
+        raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in self.frames.items()}
+        of_speaker: dict[str, list[np.ndarray]] = {}
+        for utterance, static in raw.items():
+            of_speaker.setdefault(self.speaker_of[utterance], []).append(static)
+        means = {speaker: np.concatenate(parts).mean(axis=0) for speaker, parts in of_speaker.items()}
+        return {utterance: static - means[self.speaker_of[utterance]] for utterance, static in raw.items()}
+
+    def for_mixtures(self, wanted: GmmFeatures, speakers: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """`mixture_frames` of every utterance. speakers: the transform of each; without them, before adaptation."""
+        return {utterance: mixture_frames(static, wanted, speakers and speakers[self.speaker_of[utterance]])
+                for utterance, static in self.cepstra(wanted.num_cepstra).items()}
+
+
+def read_filterbanks(directory: Path) -> Filterbanks:
+    """The filterbanks of a feature folder, read into memory: 58 MB an hour of 40 bins."""
+    return Filterbanks(dict(read_matrices(directory / "feats.scp")), read_speakers(directory),
+                       dict(read_matrices(directory / "cmvn.scp")), read_fbank_config(directory).normalisation)
+
+
+def read_transforms(prefix: Path) -> dict[str, Tensor]:
+    """Speakers' transforms, float32 [D, D + 1], of PREFIX.scp."""
+    return {speaker: torch.from_numpy(transform) for speaker, transform in read_matrices(Path(f"{prefix}.scp"))}

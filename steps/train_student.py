@@ -1,0 +1,34 @@
+"""One student of stage 10."""
+
+from pathlib import Path
+
+from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig, read_soft_targets
+from decant.distill.students import Lessons, Targets, soft_labels
+from decant.experiment import Run, training_seed
+from decant.nnet.acoustic_model import AcousticModelConfig
+from decant.nnet.frame_store import read_frame_store
+from decant.nnet.model_training import load_models, read_task, train_new_models
+from decant.nnet.training import TrainingConfig
+from steps.common import Stage
+
+
+def train_student(stage: Stage, run: Run, teachers: tuple[Path, ...], source: dict) -> None:
+    """teachers: the folders of the models that teach; source: what their soft targets are made from, if stored."""
+    sizes, teaching, config, training = stage.config(
+        acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
+        student_training=TrainingConfig)
+    experiment = stage.experiment
+    store = read_frame_store(experiment.student_frames(bool(teaching.unlabelled))).to(stage.device)
+    live = LiveTargets([] if teaching.stored else load_models(teachers, stage.device), teaching, run.temperature)
+
+    def targets(number: int) -> Targets:
+        if not teaching.stored:
+            return live
+        return read_soft_targets(experiment.soft_targets(run.generation), number, run.temperature, source)
+
+    num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
+    lessons = Lessons(len(store), training.epochs, num_passes, targets)
+    train_new_models(read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device), sizes,
+                     [training_seed("student", run.seed, training.seed, run.generation)], len(store),
+                     soft_labels(store, sizes.window, lessons, run.temperature, config, training.label_smoothing),
+                     training, [experiment.student(run)])
