@@ -82,7 +82,7 @@ def label(stage: Stage, lexicon: Lexicon, transitions: TransitionModel, words: M
     total = len(features) + len(unusable)
     unlabelled = {}
     for utterance in list(features):  # stage 1 has refused such words in train
-        if unknown := [word for word in words[utterance] if word not in lexicon.pronunciations]:
+        if unknown := [word for word in words[utterance] if lexicon.spoken(word) is None]:
             unlabelled[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
             del features[utterance]
     graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in features}

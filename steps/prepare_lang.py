@@ -2,15 +2,21 @@
 
 from decant.feat.data_dir import read_data_dir
 from decant.lang.language_model import LanguageModelConfig, estimate_ngram, perplexity, read_arpa, write_arpa
-from decant.lang.lexicon import LexiconConfig, check_words, position_dependent, read_lexicon, write_lexicon
-from steps.common import Stage, logger, run_step
+from decant.lang.lexicon import LexiconConfig, position_dependent, read_lexicon, write_lexicon
+from decant.lang.vocabulary import check_unknown, cover_words, known_words
+from decant.text import read_lines
+from steps.common import SPLITS, Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:
     config, phones = stage.config(language_model=LanguageModelConfig, lexicon=LexiconConfig)
     data = stage.exp / "data"
-    lexicon = read_lexicon(data / "lexicon.txt")
-    check_words(lexicon, read_data_dir(data / "train"), data / "train" / "text")
+    utterances = {split: read_data_dir(data / split) for split in SPLITS}
+    with_probabilities = data / "lexiconp.txt"
+    lexicon = read_lexicon(with_probabilities if with_probabilities.exists() else data / "lexicon.txt")
+    lexicon = cover_words(lexicon, utterances["train"], data / "train" / "text", phones)
+    for split in ("dev", "test"):
+        check_unknown(lexicon, utterances[split], data / split / "text", phones)
     write_lexicon(position_dependent(lexicon) if phones.position_dependent_phones else lexicon,
                   stage.out / "lexicon.txt")
     if (data / "lm.arpa").exists():
@@ -18,13 +24,14 @@ def main(stage: Stage) -> None:
         logger.info("the corpus's own language model, order %d", model.order)
     else:
         text = data / "lm_text" if (data / "lm_text").exists() else None
-        sentences = ([line.split() for line in text.read_text(encoding="utf-8").splitlines()] if text else
-                     [list(utterance.words) for utterance in read_data_dir(data / "train")])
+        sentences = [words for _, words in read_lines(text)] if text else [u.words for u in utterances["train"]]
+        if phones.unknown_words == "spoken_noise":
+            sentences = [known_words(words, lexicon) for words in sentences]
         model = estimate_ngram(sentences, config.order, lexicon.pronunciations)
         logger.info("%d-gram estimated from %d sentences of %s", config.order, len(sentences), text or "train/text")
     write_arpa(model, stage.out / "lm.arpa")
     for split in ("dev", "test"):
-        value, unknown = perplexity(model, [utterance.words for utterance in read_data_dir(data / split)])
+        value, unknown = perplexity(model, [utterance.words for utterance in utterances[split]])
         logger.info("%s: perplexity %.1f, %d words out of the vocabulary", split, value, unknown)
 
 
