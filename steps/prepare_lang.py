@@ -2,7 +2,7 @@
 
 from decant.feat.data_dir import read_data_dir
 from decant.lang.language_model import LanguageModelConfig, estimate_ngram, perplexity, read_arpa, write_arpa
-from decant.lang.lexicon import LexiconConfig, position_dependent, read_lexicon, write_lexicon
+from decant.lang.lexicon import UNKNOWN_WORD, LexiconConfig, position_dependent, read_lexicon, write_lexicon
 from decant.lang.vocabulary import check_unknown, cover_words, known_words
 from decant.text import read_lines
 from steps.common import SPLITS, Stage, logger, run_step
@@ -27,6 +27,8 @@ def main(stage: Stage) -> None:
         sentences = [words for _, words in read_lines(text)] if text else [u.words for u in utterances["train"]]
         if phones.unknown_words == "spoken_noise":
             sentences = [known_words(words, lexicon) for words in sentences]
+            logger.info("language model: %d of its words are %s", sum(words.count(UNKNOWN_WORD) for words in sentences),
+                        UNKNOWN_WORD)
         model = estimate_ngram(sentences, config.order, lexicon.pronunciations)
         logger.info("%d-gram estimated from %d sentences of %s", config.order, len(sentences), text or "train/text")
     write_arpa(model, stage.out / "lm.arpa")
