@@ -32,7 +32,7 @@ def read_tables(path: Path, tables: Mapping[str, type], parser: ArgumentParser |
     parser = parser or config_parser(tables)
     place = str(path)
     try:
-        settings = parser.parse_string(Path(path).read_text(encoding="utf-8"))
+        settings = parser.parse_string(Path(path).read_text(encoding="utf-8-sig"))  # -sig: without a byte order mark
         place = "command line"
         settings = parser.parse_args(list(arguments), namespace=settings)
     except argparse.ArgumentError as error:

@@ -209,12 +209,12 @@ def _write_kaldi_files(out: Path, speakers: list[Speaker], all_words: list[str])
     # Imported here, because torch comes with them: the processes that record import this module, too.
     from decant.feat.data_dir import Utterance, write_data_dir
     from decant.lang.lexicon import pronounce_words, write_lexicon
+    from decant.text import read_fields
 
     for split in SPLITS:
         utterances = []
         for folder in (out / "audio" / speaker.id for speaker in speakers if speaker.split == split):
-            for line in (folder / "text").read_text().splitlines():
-                name, *words = line.split()
+            for _, (name, *words) in read_fields(folder / "text"):
                 utterances.append(Utterance(name, folder.name, folder / f"{name}.wav", tuple(words)))
         write_data_dir(out / split, utterances)
     write_lexicon(pronounce_words(all_words), out / "lexicon.txt")

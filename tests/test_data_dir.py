@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -87,16 +88,51 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
     ({"utt2dur": "ann-1 1.5\nann-2 1\n"},
      "text:3: utterance x-1 has no duration in utt2dur; run stage 0 again or remove the line"),
     ({"wav_scp": "r a1.wav\n", "segments": "ann-1 r 0 1\nann-2 r 2 1.5\nx-1 r 3 4\n"},
-     "segments:2: expected a recording and 0 <= start < end in seconds, found 'r 2 1.5'; mend or remove the segment"),
+     "segments:2: expected a recording and 0 <= start < end in seconds, or the end -1 for the recording's, found "
+     "'r 2 1.5'; mend or remove the segment"),
     ({"wav_scp": "r a1.wav\n", "segments": "ann-1 r 0 1\nann-2 r one 2\nx-1 r 3 4\n"},
-     "segments:2: expected a recording and 0 <= start < end in seconds, found 'r one 2'; mend or remove the segment"),
+     "segments:2: expected a recording and 0 <= start < end in seconds, or the end -1 for the recording's, found "
+     "'r one 2'; mend or remove the segment"),
     ({"wav_scp": "r a1.wav\n", "segments": "ann-1 r 0 1\nann-2 q 1 2\nx-1 r 3 4\n"},
      "segments:2: recording q is not in wav.scp; add it or remove ann-2"),
-    ({"wav_scp": "r a1.wav\ns a2.wav\n", "segments": "ann-1 r 0 1\nann-2 r 1 2\nx-1 r 3 4\n"},
-     "wav.scp:2: no segment is cut from recording s; remove the line"),
+    ({"wav_scp": "r a1.wav\n", "segments": "ann-1 r 0 1\nann-2 r -1 -1\nx-1 r 3 4\n"},
+     "segments:2: expected a recording and 0 <= start < end in seconds, or the end -1 for the recording's, found "
+     "'r -1 -1'; mend or remove the segment"),
+    ({"text": "ann-1 YES\nann-2 GO\n\ufeffx-1 NO\n"},
+     "wav.scp:3: utterance x-1 (U+0078 U+002D U+0031, which looks like \ufeffx-1, U+FEFF U+0078 U+002D U+0031) has no "
+     "transcript in text; run stage 0 again or remove the line"),
 ])
 def test_a_fault_is_reported_with_file_line_and_remedy(make_dir, replaced, problem):
     assert problem in problems_of(make_dir(**replaced))
+
+
+def test_a_segment_may_end_at_minus_one_which_is_the_recordings_end(make_dir):
+    directory = make_dir(wav_scp="r a1.wav\n", segments="ann-1 r 0 -1\nann-2 r 1.5 -1.0\nx-1 r 2.25 3\n")
+    assert [(u.start, u.end) for u in read_data_dir(directory)] == [(0.0, None), (1.5, None), (2.25, 3.0)]
+
+
+def test_recordings_without_a_segment_are_counted_in_the_log_once(make_dir, caplog):
+    caplog.set_level(logging.INFO)
+    directory = make_dir(wav_scp="q a2.wav\nr a1.wav\ns a2.wav\n", segments="ann-1 r 0 1\nann-2 r 1 2\nx-1 r 3 4\n")
+    assert [len(read_data_dir(directory)) for _ in range(2)] == [3, 3]
+    assert caplog.messages == [f"{directory}/wav.scp: no segment is cut from 2 of 3 recordings, such as q; they are "
+                               "not used"]
+
+
+def test_without_spk2utt_the_speakers_are_those_of_utt2spk(make_dir):
+    assert [u.speaker for u in read_data_dir(make_dir(spk2utt=None))] == ["ann", "ann", "bob"]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_byte_order_mark_at_a_files_beginning_is_no_part_of_its_text(make_dir, name):
+    directory = make_dir(**{name: b"\xef\xbb\xbf" + GOOD[name].encode()})
+    assert [u.id for u in read_data_dir(directory)] == ["ann-1", "ann-2", "x-1"]
+
+
+def test_only_ascii_white_space_separates_words_and_only_a_newline_ends_a_line(make_dir):
+    text = "ann-1 A\u00a0B\tC\x0bD\r\nann-2 E\u2028F\rG\nx-1 H\x85I J\x1cK\n"
+    assert [u.words for u in read_data_dir(make_dir(text=text))] == [
+        ("A\u00a0B", "C", "D"), ("E\u2028F", "G"), ("H\x85I", "J\x1cK")]
 
 
 def test_where_transcripts_are_not_asked_for_their_file_may_be_missing_and_is_not_read(make_dir):
@@ -172,11 +208,33 @@ def test_segments_of_a_recording_are_written_and_read_back(tmp_path):
     assert [(u.start, u.end) for u in read_data_dir(tmp_path / "train")] == [(0.1, 0.75), (1.0, 2.0)]
 
 
+def test_a_segment_to_the_recordings_end_is_written_and_read_back(tmp_path):
+    audio = write_wav(tmp_path / "a.wav", 2)
+    write_data_dir(tmp_path / "train", [Utterance("a-1", "a", audio, ("NO",), 0.5)])
+    assert (tmp_path / "train/segments").read_text() == "a-1 a-1 0.5 -1\n"
+    assert (tmp_path / "train/utt2dur").read_text() == "a-1 1.5\n"
+    assert [(u.start, u.end) for u in read_data_dir(tmp_path / "train")] == [(0.5, None)]
+
+
+def test_words_with_white_space_of_unicode_are_read_back_the_same(tmp_path):
+    words = ("A\u00a0B", "C\u2028D", "E\x85F", "G\x1dH")
+    write_data_dir(tmp_path / "train", [Utterance("a\u00a01", "s\u2029", write_wav(tmp_path / "a.wav", 1), words)])
+    assert [(u.id, u.speaker, u.words) for u in read_data_dir(tmp_path / "train")] == [("a\u00a01", "s\u2029", words)]
+
+
+@pytest.mark.parametrize(("key", "speaker", "word"), [("a 1", "s", "NO"), ("a", "", "NO"), ("a", "s", "N\nO"),
+                                                      ("a", "s", "N\x0cO"), ("\ufeffa", "s", "NO")])
+def test_what_would_not_be_read_back_as_one_word_is_not_written(tmp_path, key, speaker, word):
+    audio = write_wav(tmp_path / "a.wav", 1)
+    with pytest.raises(ValueError, match="would not be read back as one word"):
+        write_data_dir(tmp_path / "train", [Utterance(key, speaker, audio, (word,))])
+
+
 @pytest.mark.parametrize(("utterances", "message"), [
     ([], "there are no utterances"),
     ([("a", None, None), ("a", None, None)], "two utterances have the id a"),
-    ([("a", 0.0, 1.0), ("b", None, None)], "all utterances a start and an end, or none"),
-    ([("a", 0.0, None)], "all utterances a start and an end, or none"),
+    ([("a", 0.0, 1.0), ("b", None, None)], "all utterances a start, with or without an end, or none"),
+    ([("a", None, 1.0)], "all utterances a start, with or without an end, or none"),
 ])
 def test_utterances_that_make_no_data_directory_are_refused(tmp_path, utterances, message):
     audio = write_wav(tmp_path / "a.wav", 2)

@@ -14,7 +14,7 @@ from decant.hmm.state_tying import DecisionTree, Split, monophone_tree
 from decant.hmm.topology import HmmConfig, TransitionModel
 from decant.lang.lexicon import make_lexicon
 from decant.search.decoding_graph import add_hmm_self_loops, build_graph, check_same_tree
-from decant.search.fst_arrays import ARC, from_arcs, read_arrays
+from decant.search.fst_arrays import ARC, from_arcs, read_arrays, read_graph_arrays
 
 SILENCE_PROB = 0.3
 LEXICON = make_lexicon([("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))])  # c sounds like a
@@ -152,6 +152,27 @@ def test_a_seen_bigram_has_its_own_cost_and_an_unseen_one_that_of_backing_off(tm
     assert sentence_cost(seen, "a b") == pytest.approx(expected, abs=ROUNDING)
 
 
+def test_a_sentence_costs_its_likeliest_pronunciations_where_the_lexicon_has_probabilities(tmp_path):
+    entries = [("a", ("X",)), ("a", ("Y",)), ("b", ("Y", "X")), ("c", ("X",))]
+    lexicon = make_lexicon(entries, dict(zip(entries, (0.25, 0.5, 0.8, 1.0), strict=True)))
+    graph_dir, _ = build(tmp_path, lexicon=lexicon)
+    (tmp_path / "plain").mkdir()
+    plain, _ = build(tmp_path / "plain")
+    for sentence, probability in (("a", 0.5), ("b", 0.8), ("c", 1.0), ("a b a", 0.5 * 0.8 * 0.5)):
+        expected = sentence_cost(plain, sentence) - math.log(probability)
+        assert sentence_cost(graph_dir, sentence) == pytest.approx(expected, abs=ROUNDING)
+
+
+def test_words_with_white_space_of_unicode_keep_their_numbers(tmp_path):
+    odd = ["A\u00a0B", "***", "C\u3000D", "E\x1fF"]
+    lexicon = make_lexicon([(word, ("X",) * (n + 1)) for n, word in enumerate(odd)])
+    graph_dir, _ = build(tmp_path, arpa(["-99 <s>", "-0.5 </s>", *(f"-0.7 {word}" for word in odd)]), lexicon,
+                         TransitionModel(monophone_tree(lexicon.phones), HmmConfig()))
+    fst, words, _ = read_graph_arrays(graph_dir, 0.0)
+    assert words == ("<eps>", *sorted(odd), "#0", "<s>", "</s>")
+    assert set(fst.arcs["output"]) == {0, 1, 2, 3, 4}
+
+
 def test_input_labels_are_pdf_ids_plus_one_and_every_pdf_is_there(tmp_path):
     graph_dir, facts = build(tmp_path)
     arcs = read_arrays(graph_dir / "HCLG.fst").arcs
@@ -214,6 +235,8 @@ def test_the_facts_are_written_beside_the_graph(tmp_path):
 def test_a_language_model_without_a_word_of_the_lexicon_is_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"lm\.arpa: none of its 1 words is in the lexicon, for instance A;"):
         build(tmp_path, arpa(["-99 <s>", "-0.3 </s>", "-0.3 A"]))
+    with pytest.raises(ValueError, match=r"instance \u0430 \(U\+0430, which looks like a, U\+0061\);"):
+        build(tmp_path, arpa(["-99 <s>", "-0.3 </s>", "-0.3 \u0430"]))
 
 
 def test_an_empty_language_model_is_refused_by_name(tmp_path):

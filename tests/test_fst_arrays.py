@@ -2,7 +2,7 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.search.fst_arrays import ARC, from_arcs, read_arrays, to_arrays, to_fst, write_arrays
+from decant.search.fst_arrays import ARC, from_arcs, read_arrays, read_graph_arrays, to_arrays, to_fst, write_arrays
 
 TEXT = "0 1 3 2 0.5\n0 0 0 7 1.5\n1 0 4 0 0.25\n1 2.75\n"
 
@@ -29,6 +29,14 @@ def test_writing_what_was_read_gives_the_states_and_arcs_that_openfst_wrote(path
     num_body_bytes = 2 * 20 + 3 * 16
     assert copy.read_bytes()[-num_body_bytes:] == path.read_bytes()[-num_body_bytes:]
     assert kaldifst.StdConstFst.read(str(copy)).to_str() == kaldifst.StdConstFst.read(str(path)).to_str()
+
+
+def test_a_symbol_table_is_read_by_newlines_and_ascii_white_space_alone(path, tmp_path):
+    write_arrays(tmp_path / "HCLG.fst", read_arrays(path))
+    (tmp_path / "graph.json").write_text('{"num_pdfs": 4}')
+    words = ("<eps>", "A\u2028B", "C\x85", "D\x1cE", "F\u00a0G", "H", "I", "J")
+    (tmp_path / "words.txt").write_text("".join(f"{word} {n}\n" for n, word in enumerate(words)), encoding="utf-8")
+    assert read_graph_arrays(tmp_path, 0.0)[1] == words
 
 
 def test_kaldifst_changes_a_transducer_that_came_from_arrays(path, tmp_path):

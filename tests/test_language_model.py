@@ -19,7 +19,8 @@ from decant.lang.language_model import (
     read_arpa,
     write_arpa,
 )
-from decant.lang.lexicon import make_lexicon, word_symbols, write_symbol_table
+from decant.lang.lexicon import make_lexicon
+from decant.lang.symbols import word_symbols, write_symbol_table
 
 TINY = [("a", "b"), ("a", "c")]
 SHIPS = [
@@ -307,3 +308,15 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path):
     path.write_text(ARPA)
     with fails_with("lm.arpa.gz: not a whole gzip file"):
         read_arpa(path)
+
+
+def test_a_packed_arpa_file_of_any_name_is_read_like_a_plain_one(tmp_path):
+    (tmp_path / "lm.arpa").write_bytes(gzip.compress(ARPA.encode()))
+    packed = read_arpa(tmp_path / "lm.arpa")
+    assert packed == read_text(tmp_path / "plain.arpa", ARPA)
+
+
+def test_a_word_that_would_not_be_read_back_as_one_is_not_written(tmp_path):
+    model = estimate_ngram([["a b"]], 1, ["a b"])
+    with fails_with("lm.arpa: 'a b' would not be read back as one word"):
+        write_arpa(model, tmp_path / "lm.arpa")

@@ -27,6 +27,27 @@ def test_a_perfect_hypothesis_has_no_errors_and_an_interval_of_nothing():
     assert wer_interval(REFS, REFS) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("word", ["***", "", " ", "<eps>", "*"])
+def test_no_word_is_taken_for_the_gap(tmp_path, word):
+    refs, hyps = {"u1": ["a", word, "b"]}, {"u1": ["a", "c", "b"]}
+    assert word_errors(refs, hyps) == WordErrors(substitutions=1, deletions=0, insertions=0, words=3)
+    assert wer_interval(refs, hyps) == pytest.approx((1 / 3, 1 / 3))
+    assert word_errors(hyps, refs) == WordErrors(substitutions=1, deletions=0, insertions=0, words=3)
+    assert word_errors(refs, refs) == WordErrors(0, 0, 0, 3)
+    assert word_errors(refs, {"u1": ["a", "b"]}) == WordErrors(substitutions=0, deletions=1, insertions=0, words=3)
+    write_alignments(tmp_path / "per_utt", refs, hyps)
+    assert (tmp_path / "per_utt").read_text().splitlines()[2:] == [
+        f"u1 op  C {'S'.ljust(max(1, len(word)))} C", "u1 #csid 2 1 0 0"]
+
+
+def test_an_unknown_word_that_was_recognised_is_never_right(tmp_path):
+    refs, hyps = {"u1": ["a", "<UNK>", "QZX"]}, {"u1": ["a", "<UNK>", "<UNK>"]}
+    assert word_errors(refs, hyps) == WordErrors(substitutions=2, deletions=0, insertions=0, words=3)
+    assert wer_interval(refs, hyps) == pytest.approx((2 / 3, 2 / 3))
+    write_alignments(tmp_path / "per_utt", refs, hyps)
+    assert (tmp_path / "per_utt").read_text().splitlines()[-1] == "u1 #csid 1 2 0 0"
+
+
 def test_an_utterance_on_one_side_only_is_named():
     with pytest.raises(ValueError, match="utterance u2 has no hypothesis"):
         word_errors(REFS, {"u1": HYPS["u1"], "u3": HYPS["u3"]})

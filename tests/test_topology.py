@@ -89,6 +89,29 @@ def test_all_pronunciations_stand_side_by_side():
     assert state_graph(["B", "A"], LEXICON, model).min_frames == 6
 
 
+def test_a_pronunciation_is_entered_with_its_probability():
+    entries = [("B", ("x", "y")), ("B", ("z",))]
+    likely = make_lexicon(entries, dict(zip(entries, (0.5, 0.125), strict=True)))
+    model = TransitionModel(TREE, UNSCALED)
+    graph, plain = state_graph(["B"], likely, model), state_graph(["B"], make_lexicon(entries), model)
+    x, z, silence_end = 5, 11, 4  # states: the first of x, the first of z, the last of the silence before them
+    for state, probability in ((x, 0.5), (z, 0.125)):
+        assert graph.initial[state] == pytest.approx(plain.initial[state] + math.log(probability))
+        [arc] = np.flatnonzero((plain.predecessors[state] == silence_end) & np.isfinite(plain.log_probs[state]))
+        assert graph.log_probs[state, arc] == pytest.approx(plain.log_probs[state, arc] + math.log(probability))
+    others = [state for state in range(len(plain.pdfs)) if state not in (x, z)]
+    assert np.array_equal(graph.log_probs[others], plain.log_probs[others])
+    assert np.array_equal(graph.final, plain.final)
+
+
+def test_a_word_that_the_lexicon_lacks_is_spoken_as_the_unknown_word_if_that_is_there():
+    lexicon = make_lexicon([("A", ("x",)), ("<UNK>", ("SPN",))])
+    model = TransitionModel(monophone_tree(lexicon.phones), UNSCALED)
+    assert state_graph(["A", "QZX"], lexicon, model).phones == ("SIL", "x", "SIL", "SPN", "SIL")
+    with pytest.raises(ValueError, match="the lexicon lacks the word QZX"):
+        state_graph(["A", "QZX"], LEXICON, TransitionModel(TREE, UNSCALED))
+
+
 def test_an_empty_transcript_is_refused():
     with pytest.raises(ValueError, match="transcript is empty"):
         state_graph([], LEXICON, TransitionModel(TREE, HmmConfig()))

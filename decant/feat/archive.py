@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from decant.files import atomic_path
+from decant.text import byte_lines, is_field
 
 _environment = os.environ.copy()
 os.environ["KALDI_ROOT"] = os.curdir  # a folder that exists: otherwise kaldi_io prints a banner
@@ -53,13 +54,14 @@ def read_scp(scp: Path) -> dict[str, str]:
     if not scp.is_file():
         raise FileNotFoundError(f"{scp}: no such file; run the stage that writes it first")
     places = {}
-    for number, line in enumerate(scp.read_text(encoding="utf-8").splitlines(), start=1):
-        key, place = [*line.split(maxsplit=1), "", ""][:2]
+    for number, line in enumerate(byte_lines(scp), start=1):
+        key, place = (part.decode() for part in [*line.split(maxsplit=1), b"", b""][:2])
         if "|" in place:
             raise ValueError(f"{scp}:{number}: {place!r} is a shell command, which is never run; write its output to "
                              "an archive")
         if not re.fullmatch(r".+:\d+", place):
-            raise ValueError(f"{scp}:{number}: expected `key archive:offset`, found {line!r}; make the file again")
+            raise ValueError(f"{scp}:{number}: expected `key archive:offset`, found {line.decode()!r}; make the file "
+                             "again")
         if key in places:
             raise ValueError(f"{scp}:{number}: {key} is there twice; make the file again")
         places[key] = str(scp.parent / place)
@@ -108,7 +110,7 @@ def _write(
     with atomic_path(scp) as scp_path, atomic_path(ark) as ark_path:
         with scp_path.open("w", encoding="utf-8") as lines, ark_path.open("wb") as values:
             for key, value in items:
-                if key.split() != [key] or key <= last:
+                if not is_field(key) or key <= last:
                     raise ValueError(f"{ark}: the key {key!r} cannot follow {last!r}; keys are single words, "
                                      "unique and sorted as bytes")
                 values.write(f"{key} ".encode())  # kaldi_io would write it as Latin-1

@@ -1,12 +1,13 @@
 """Kaldi data directories: reading them with every check, and writing them.
 
-A data directory holds `wav.scp`, `text`, `utt2spk`, `spk2utt`, and optionally `utt2dur` and `segments`
-(Kaldi's page "Data preparation"). A line is a key and a value; lines are sorted by key as bytes (the C locale).
-The key is an utterance-id; in `spk2utt` a speaker-id; in `wav.scp` a recording-id where `segments` cuts
-recordings into utterances. Two things differ from Kaldi: a relative audio path is relative to the data directory,
-so that it can be moved together with its audio, and `wav.scp` may not hold shell commands.
+A data directory holds `wav.scp`, `text`, `utt2spk`, and optionally `spk2utt`, `utt2dur` and `segments` (Kaldi's page
+"Data preparation"). A line is a key and a value; lines are sorted by key as bytes (the C locale). The key is an
+utterance-id; in `spk2utt` a speaker-id; in `wav.scp` a recording-id where `segments` cuts recordings into utterances.
+Two things differ from Kaldi: a relative audio path is relative to the data directory, so that it can be moved together
+with its audio, and `wav.scp` may not hold shell commands.
 """
 
+import functools
 import logging
 import math
 import os
@@ -19,7 +20,9 @@ from pathlib import Path
 
 from decant.feat.audio import duration
 from decant.files import atomic_path
+from decant.text import byte_lines, fields, is_field, shown
 
+TO_THE_END = -1  # a segment's end in place of the recording's (Kaldi's extract-segments)
 MAX_PROBLEMS = 10  # problems that one error spells out; the others it counts
 # What each file says of an utterance, for the messages.
 CONTENT = {"wav.scp": "audio", "segments": "segment", "text": "transcript", "utt2spk": "speaker",
@@ -39,7 +42,7 @@ class Utterance:
     audio: Path
     words: tuple[str, ...]
     start: float | None = None  # seconds into `audio`; None: the whole file
-    end: float | None = None  # seconds into `audio`
+    end: float | None = None  # seconds into `audio`; None: to its end
     speed: float = field(default=1.0, repr=False)  # how many times as fast as recorded it is heard
 
 
@@ -75,15 +78,15 @@ def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory}: no such data directory; {remedy}")
     problems: list[str] = []
-    optional = [name for name in ("segments", "utt2dur") if (directory / name).exists()]
+    optional = [name for name in ("spk2utt", "segments", "utt2dur") if (directory / name).exists()]
     listed_in = "text" if transcribed else "utt2spk"  # all other files are held against this one
     tables = {name: _read_table(directory / name, problems, remedy)
-              for name in ("wav.scp", *["text"] * transcribed, "utt2spk", "spk2utt", *optional)}
+              for name in ("wav.scp", *["text"] * transcribed, "utt2spk", *optional)}
     audio = _check_audio(directory, tables["wav.scp"], problems)
     times = {}
     if "segments" in tables:
         times = _check_segments(directory, tables["segments"], tables["wav.scp"], problems)
-    _check_speakers(directory, tables["utt2spk"], tables["spk2utt"], problems)
+    _check_speakers(directory, tables["utt2spk"], tables.get("spk2utt"), problems)
     for utterance, (line, value) in tables.get("utt2dur", {}).items():
         if value and not 0 < _seconds(value) < math.inf:
             problems.append(f"{directory}/utt2dur:{line}: the duration of {utterance} is {value!r}, which is not "
@@ -98,8 +101,18 @@ def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
         recording, start, end = times.get(utterance, (utterance, None, None))
         speaker = tables["utt2spk"][utterance][1]
         utterances.append(Utterance(utterance, speaker, audio[recording],
-                                    tuple(words.split()) if transcribed else (), start, end))
+                                    tuple(fields(words)) if transcribed else (), start, end))
+    if "spk2utt" not in tables:
+        _notice(f"{directory}: no spk2utt; utt2spk says as much")
+    if times and (unused := tables["wav.scp"].keys() - {recording for recording, _, _ in times.values()}):
+        _notice(f"{directory}/wav.scp: no segment is cut from {len(unused)} of {len(audio)} recordings, such as "
+                f"{min(unused)}; they are not used")
     return utterances
+
+
+@functools.cache  # so that a process logs each once, however often it reads the directory
+def _notice(message: str) -> None:
+    log.info("%s", message)
 
 
 def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
@@ -108,7 +121,7 @@ def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
     Audio that lies in the data directory's parent is written with a relative path, so that the parent can be
     moved; other audio with an absolute one. A recording with segments takes the id of its first utterance.
     Raises what `read_data_dir` and `decant.feat.audio.duration` raise, and ValueError if there are no utterances, two
-    have the same id, or only some have a start and an end.
+    have the same id, only some have a start, one has an end alone, or one would not be read back the same.
     """
     directory = Path(directory)
     utterances = sorted(utterances, key=lambda utterance: utterance.id)
@@ -117,9 +130,15 @@ def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
     for first, second in pairwise(utterances):
         if first.id == second.id:
             raise ValueError(f"{directory}: two utterances have the id {first.id}; make them differ")
-    if len({time is None for utterance in utterances for time in (utterance.start, utterance.end)}) > 1:
-        raise ValueError(f"{directory}: give all utterances a start and an end, or none of them")
     cut = utterances[0].start is not None
+    for utterance in utterances:
+        if (utterance.start is not None) != cut or (utterance.end is not None and not cut):
+            raise ValueError(f"{directory}: give all utterances a start, with or without an end, or none of them one")
+        if odd := [text for text in (utterance.id, utterance.speaker, *utterance.words) if not is_field(text)]:
+            raise ValueError(f"{directory}: {odd[0]!r} of utterance {utterance.id!r} would not be read back as one "
+                             "word; take white space and byte order marks out of it")
+        if re.search(r"\n|\s$", str(utterance.audio), re.ASCII):
+            raise ValueError(f"{directory}: {str(utterance.audio)!r} would not be read back as one path; rename it")
 
     tables: dict[str, dict[str, object]] = {"wav.scp": {}, "utt2dur": {}} | ({"segments": {}} if cut else {})
     recordings: dict[Path, str] = {}
@@ -128,11 +147,11 @@ def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
         utterances_of[utterance.speaker].append(utterance.id)
         recording = recordings.setdefault(utterance.audio, utterance.id) if cut else utterance.id
         tables["wav.scp"][recording] = _movable(utterance.audio, directory)
+        end = duration(utterance.audio) if utterance.end is None else utterance.end
+        tables["utt2dur"][utterance.id] = end - (utterance.start or 0.0)
         if cut:
-            tables["segments"][utterance.id] = f"{recording} {utterance.start} {utterance.end}"
-            tables["utt2dur"][utterance.id] = utterance.end - utterance.start
-        else:
-            tables["utt2dur"][utterance.id] = duration(utterance.audio)
+            tables["segments"][utterance.id] = (f"{recording} {utterance.start} "
+                                                f"{TO_THE_END if utterance.end is None else utterance.end}")
     tables["text"] = {utterance.id: " ".join(utterance.words) for utterance in utterances}
     tables["utt2spk"] = {utterance.id: utterance.speaker for utterance in utterances}
     tables["spk2utt"] = {speaker: " ".join(ids) for speaker, ids in sorted(utterances_of.items())}
@@ -173,7 +192,7 @@ def check_unusable(split: str, unusable: Mapping[str, str], total: int, config: 
 def _read_table(path: Path, problems: list[str], remedy: str) -> Table:
     """The lines of one file by key; what is wrong with them is added to `problems`."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = list(byte_lines(path))
     except FileNotFoundError:
         problems.append(f"{path}: no such file; {remedy}")
         return {}
@@ -184,10 +203,11 @@ def _read_table(path: Path, problems: list[str], remedy: str) -> Table:
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         try:
-            key, value = [*line.decode().split(maxsplit=1), "", ""][:2]
+            line.decode()
         except UnicodeDecodeError as error:
             problems.append(f"{where}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8")
             continue
+        key, value = (part.rstrip().decode() for part in [*line.split(maxsplit=1), b"", b""][:2])
         if not key:
             problems.append(f"{where}: the line is blank; remove it")
             continue
@@ -197,7 +217,7 @@ def _read_table(path: Path, problems: list[str], remedy: str) -> Table:
             problems.append(f"{where}: {key} is in line {table[key][0]} already; remove one of the two")
         elif key < previous:  # code points sort as their UTF-8 bytes do
             problems.append(f"{where}: {key} stands after {previous}; sort the file with LC_ALL=C sort")
-        table.setdefault(key, (number, value.rstrip()))
+        table.setdefault(key, (number, value))
         previous = key
     return table
 
@@ -218,35 +238,35 @@ def _check_audio(directory: Path, wav_scp: Table, problems: list[str]) -> dict[s
 
 def _check_segments(
     directory: Path, segments: Table, wav_scp: Table, problems: list[str]
-) -> dict[str, tuple[str, float, float]]:
-    """(recording, start, end) of every utterance in `segments`."""
+) -> dict[str, tuple[str, float, float | None]]:
+    """(recording, start, end) of every utterance in `segments`; end None: that of the recording."""
     times = {}
     for utterance, (line, value) in segments.items():
         where = f"{directory}/segments:{line}"
-        recording, start, end, *rest = [*value.split(), "", "", ""]
-        times[utterance] = recording, _seconds(start), _seconds(end)
-        if len(rest) != 3 or not 0 <= times[utterance][1] < times[utterance][2] < math.inf:
-            problems.append(f"{where}: expected a recording and 0 <= start < end in seconds, found {value!r}; "
-                            "mend or remove the segment")
+        recording, start, end, *rest = [*fields(value), "", "", ""]
+        first, last = _seconds(start), _seconds(end)
+        times[utterance] = recording, first, None if last == TO_THE_END else last
+        if len(rest) != 3 or not 0 <= first < (last if last != TO_THE_END else math.inf) or last == math.inf:
+            problems.append(f"{where}: expected a recording and 0 <= start < end in seconds, or the end "
+                            f"{TO_THE_END} for the recording's, found {value!r}; mend or remove the segment")
         elif wav_scp and recording not in wav_scp:
-            problems.append(f"{where}: recording {recording} is not in wav.scp; add it or remove {utterance}")
-    used = {recording for recording, _, _ in times.values()}
-    problems += [f"{directory}/wav.scp:{line}: no segment is cut from recording {recording}; remove the line"
-                 for recording, (line, _) in wav_scp.items() if used and recording not in used]
+            problems.append(f"{where}: recording {shown(recording, wav_scp)} is not in wav.scp; add it or remove "
+                            f"{utterance}")
     return times
 
 
-def _check_speakers(directory: Path, utt2spk: Table, spk2utt: Table, problems: list[str]) -> None:
+def _check_speakers(directory: Path, utt2spk: Table, spk2utt: Table | None, problems: list[str]) -> None:
     utterances_of = defaultdict(list)
     for utterance, (line, speaker) in utt2spk.items():
         utterances_of[speaker].append(utterance)
-        if len(speaker.split()) > 1:
+        if len(fields(speaker)) > 1:
             problems.append(f"{directory}/utt2spk:{line}: {speaker!r} is not one speaker-id; take out the blanks")
     if utt2spk and spk2utt:
         for speaker in sorted(utterances_of.keys() | spk2utt.keys()):
             line, listed = spk2utt.get(speaker, (len(spk2utt), ""))
-            if sorted(listed.split()) != sorted(utterances_of[speaker]):
-                problems.append(f"{directory}/spk2utt:{line}: speaker {speaker} has the utterances "
+            if sorted(fields(listed)) != sorted(utterances_of[speaker]):
+                name = shown(speaker, utterances_of.keys() | spk2utt.keys())
+                problems.append(f"{directory}/spk2utt:{line}: speaker {name} has the utterances "
                                 f"{listed or 'none'} here, but {' '.join(utterances_of[speaker]) or 'none'} in "
                                 "utt2spk; make spk2utt from utt2spk again")
 
@@ -258,9 +278,10 @@ def _check_same_utterances(directory: Path, tables: dict[str, Table], listed_in:
     for name in (audio, "utt2spk", "utt2dur"):
         for one, other in ((listed_in, name), (name, listed_in)):
             if tables.get(one) and tables.get(other):  # if not, the file as a whole has been reported
-                problems += [f"{directory}/{one}:{line}: utterance {utterance} has no {CONTENT[other]} in {other}; "
-                             f"{remedy} or remove the line"
-                             for utterance, (line, _) in tables[one].items() if utterance not in tables[other]]
+                missing = [key for key in tables[one] if key not in tables[other]]
+                names = [shown(key, tables[other]) for key in missing[:MAX_PROBLEMS]] + missing[MAX_PROBLEMS:]
+                problems += [f"{directory}/{one}:{tables[one][key][0]}: utterance {name} has no {CONTENT[other]} in "
+                             f"{other}; {remedy} or remove the line" for key, name in zip(missing, names, strict=True)]
 
 
 def _seconds(text: str) -> float:

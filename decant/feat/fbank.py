@@ -27,6 +27,7 @@ from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, at_speed, read_data_dir
 from decant.files import atomic_path
 from decant.parallel import parallel_map
+from decant.text import byte_lines
 
 CHUNK_SIZE = 100  # utterances computed and kept as one piece: what an interruption can lose, in each job
 CHUNKS_A_JOB = 10  # fewer are not worth a process: it takes some seconds to start, and a chunk 0.2 s
@@ -267,4 +268,4 @@ def _write_table(path: Path, table: dict[str, str]) -> None:
 
 
 def _read_table(path: Path) -> dict[str, str]:
-    return dict(line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    return {key.decode(): value.decode() for key, value in (line.split(maxsplit=1) for line in byte_lines(path))}

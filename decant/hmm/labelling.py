@@ -17,7 +17,7 @@ def graphs_of(words: Mapping[str, Sequence[str]], lexicon: Lexicon,
     refused unknown words in train; an utterance of dev or test that has one is decoded, but has no labels."""
     graphs, without = {}, {}
     for utterance, spoken in words.items():
-        if unknown := [word for word in spoken if word not in lexicon.pronunciations]:
+        if unknown := [word for word in spoken if lexicon.spoken(word) is None]:
             without[utterance] = f"{unknown[0]} is not in the lexicon; it is decoded all the same"
         else:
             graphs[utterance] = state_graph(spoken, lexicon, transitions)

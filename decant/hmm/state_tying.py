@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from decant.files import atomic_path
-from decant.lang.lexicon import SILENCE_PHONE, read_fields
+from decant.lang.lexicon import SILENCE_PHONE
+from decant.text import read_fields
 
 Context = tuple[str, str, str]  # the left neighbour, the phone itself, the right neighbour
 POSITIONS = ("left", "centre", "right")

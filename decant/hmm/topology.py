@@ -181,8 +181,9 @@ def phone_graph(words: Sequence[str], lexicon: Lexicon, silence_prob: float) -> 
     """A transcript's phones: all pronunciations, an optional silence before, between and after words.
 
     Returns (nodes, ends). A node is (phone, [(previous node or START, log-probability), ...]); ends are the
-    (node, log-probability) pairs at which the utterance may end. Pronunciations of a word weigh the same (1.0, as
-    Kaldi's lexicon.txt without probabilities).
+    (node, log-probability) pairs at which the utterance may end. Pronunciations of a word weigh as the
+    lexicon says, or all the same (1.0, as Kaldi's lexicon.txt without probabilities). A word that the lexicon lacks is
+    spoken as <UNK>, if that is there.
     """
     nodes: Nodes = []
 
@@ -197,8 +198,11 @@ def phone_graph(words: Sequence[str], lexicon: Lexicon, silence_prob: float) -> 
     ends = optional_silence([(START, 0.0)])
     for word in words:
         after_word = []
-        for pronunciation in lexicon.pronunciations[word]:
-            previous = ends
+        spoken = lexicon.spoken(word)
+        if spoken is None:
+            raise ValueError(f"the lexicon lacks the word {word}")
+        for pronunciation, log_prob in zip(lexicon.pronunciations[spoken], lexicon.log_probs(spoken), strict=True):
+            previous = [(node, weight + log_prob) for node, weight in ends]
             for phone in pronunciation:
                 previous = add(phone, previous)
             after_word += previous

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decant.files import atomic_path
-from decant.lang.lexicon import RESERVED_WORDS, SENTENCE_END, SENTENCE_START, read_fields
+from decant.lang.lexicon import RESERVED_WORDS, SENTENCE_END, SENTENCE_START
+from decant.text import is_field, read_fields, shown
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def kneser_ney_counts(
     for number, words in enumerate(sentences, start=1):
         if not vocabulary.issuperset(words):
             unknown = next(word for word in words if word not in vocabulary)
-            raise ValueError(f"sentence {number}: {unknown} is not in the vocabulary; "
+            raise ValueError(f"sentence {number}: {shown(unknown, vocabulary)} is not in the vocabulary; "
                              "add it to the lexicon or leave the sentence out")
         tokens = (SENTENCE_START, *words, SENTENCE_END)
         counts[-1].update(zip(*(tokens[start:] for start in range(order)), strict=False))
@@ -168,7 +169,12 @@ def _interpolate(
 
 
 def write_arpa(model: NgramModel, path: Path) -> None:
-    """Writes an ARPA file, packed if its name ends in .gz; sorted, so that a model gives the same bytes."""
+    """Writes an ARPA file, packed if its name ends in .gz; sorted, so that a model gives the same bytes.
+
+    Raises ValueError for a word that would not be read back as one.
+    """
+    if odd := [word for (word,) in model.ngrams[0] if not is_field(word)]:
+        raise ValueError(f"{path}: {odd[0]!r} would not be read back as one word; rename it")
     lines = ["\\data\\"]
     lines += [f"ngram {order}={len(ngrams)}" for order, ngrams in enumerate(model.ngrams, start=1)]
     for order, ngrams in enumerate(model.ngrams, start=1):
@@ -181,7 +187,7 @@ def write_arpa(model: NgramModel, path: Path) -> None:
 
 
 def read_arpa(path: Path) -> NgramModel:
-    r"""The model of an ARPA file, packed if its name ends in .gz. Text before \data\ is passed over.
+    r"""The model of an ARPA file, packed or not. Text before \data\ is passed over.
 
     Raises ValueError naming file and line for a malformed line, an n-gram given twice or with a word that has
     no unigram, other numbers of n-grams than declared, no \end\, and a model without words, <s> or </s>.

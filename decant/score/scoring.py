@@ -1,7 +1,8 @@
 """Word errors, their confidence interval, and whether two systems differ.
 
 The word error rate is the substitutions, deletions and insertions of the cheapest alignment (kaldialign) over
-the words of the reference. No utterance may be missing from either side, so that systems compare.
+the words of the reference. No utterance may be missing from either side, so that systems compare. An <UNK> that was
+recognised is never right: it stands for a word that the lexicon lacks, and does not say which.
 """
 
 from collections import Counter
@@ -13,9 +14,10 @@ import kaldialign
 import numpy as np
 
 from decant.files import atomic_path
+from decant.lang.lexicon import UNKNOWN_WORD
 
 Sentences = Mapping[str, Sequence[str]]  # the words of each utterance
-GAP = "***"  # stands opposite a word that was left out or put in
+GAP = "***"  # what is written opposite a word that was left out or put in
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def word_errors(refs: Sentences, hyps: Sentences) -> WordErrors:
 
 def utterance_errors(ref: Sequence[str], hyp: Sequence[str]) -> WordErrors:
     """The word errors of one utterance."""
-    counts = Counter(_kind_of_error(*pair) for pair in kaldialign.align(ref, hyp, GAP))
+    counts = Counter(kind for _, _, kind in _align(ref, hyp))
     return WordErrors(counts["S"], counts["D"], counts["I"], counts["C"] + counts["S"] + counts["D"])
 
 
@@ -68,12 +70,9 @@ def wer_interval(refs: Sentences, hyps: Sentences, replications: int = 10_000) -
     Bisani and Ney (2004), as Kaldi's compute-wer-bootci; the same input gives the same interval.
     """
     _check_same_utterances(refs, hyps)
-    utterances = sorted(refs)
-    result = kaldialign.bootstrap_wer_ci(
-        [list(refs[utterance]) for utterance in utterances],
-        [list(hyps[utterance]) for utterance in utterances],
-        replications=replications, seed=0,
-    )
+    pairs = [_numbered(refs[utterance], hyps[utterance]) for utterance in sorted(refs)]
+    result = kaldialign.bootstrap_wer_ci([ref for ref, _ in pairs], [hyp for _, hyp in pairs],
+                                         replications=replications, seed=0)
     return max(result["ci95min"], 0.0), result["ci95max"]
 
 
@@ -108,8 +107,8 @@ def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:
     _check_same_utterances(refs, hyps)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for utterance in sorted(refs):
-            pairs = kaldialign.align(refs[utterance], hyps[utterance], GAP)
-            columns = [(ref, hyp, _kind_of_error(ref, hyp)) for ref, hyp in pairs]
+            columns = [(GAP if ref is None else ref, GAP if hyp is None else hyp, kind)
+                       for ref, hyp, kind in _align(refs[utterance], hyps[utterance])]
             for row, name in enumerate(("ref", "hyp", "op ")):
                 cells = [column[row].ljust(max(map(len, column))) for column in columns]
                 print(" ".join((utterance, name, *cells)).rstrip(), file=file)
@@ -117,11 +116,22 @@ def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:
             print(utterance, "#csid", *map(errors.count, "CSID"), file=file)
 
 
-def _kind_of_error(ref: str, hyp: str) -> str:
-    """Correct, Substituted, Inserted or Deleted, by its first letter."""
-    if ref == hyp:
-        return "C"
-    return "I" if ref == GAP else "D" if hyp == GAP else "S"
+def _numbered(ref: Sequence[str], hyp: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The words as numbers from 0, the same word the same number; an <UNK> that was recognised has one of its own."""
+    number = {word: i for i, word in enumerate(dict.fromkeys([*ref, *hyp]))}
+    return [number[word] for word in ref], [len(number) if word == UNKNOWN_WORD else number[word] for word in hyp]
+
+
+def _align(ref: Sequence[str], hyp: Sequence[str]) -> list[tuple[str | None, str | None, str]]:
+    """(word of the reference, of the hypothesis, kind of error: C, S, I or D, its first letter) of the best alignment.
+
+    None stands opposite a word that was left out or put in. kaldialign gets numbers, its gap -1, which no word is.
+    """
+    refs, hyps, columns = iter(ref), iter(hyp), []
+    for a, b in kaldialign.align(*_numbered(ref, hyp), -1):
+        kind = "C" if a == b else "I" if a < 0 else "D" if b < 0 else "S"
+        columns.append((None if a < 0 else next(refs), None if b < 0 else next(hyps), kind))
+    return columns
 
 
 def _check_same_utterances(refs: Sentences, hyps: Sentences) -> None:

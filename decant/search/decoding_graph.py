@@ -31,17 +31,10 @@ from decant.files import atomic_path
 from decant.hmm.state_tying import Context
 from decant.hmm.topology import TransitionModel
 from decant.lang.language_model import read_arpa, write_arpa
-from decant.lang.lexicon import (
-    BACKOFF,
-    RESERVED_WORDS,
-    SILENCE_PHONE,
-    Lexicon,
-    disambiguated,
-    phone_symbols,
-    word_symbols,
-    write_symbol_table,
-)
+from decant.lang.lexicon import BACKOFF, RESERVED_WORDS, SILENCE_PHONE, Lexicon
+from decant.lang.symbols import disambiguated, phone_symbols, word_symbols, write_symbol_table
 from decant.search.fst_arrays import ARC, FstArrays, from_arcs, to_arrays, to_fst, write_arrays
+from decant.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +72,9 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
     write_symbol_table(phones, out_dir / "phones.txt")
     with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
         grammar = _grammar(arpa, lexicon, out_dir / "words.txt", Path(scratch))
-        lg = kaldifst.compose(_lexicon_transducer(entries, words, phones, transitions.config.silence_prob), grammar)
+        costs = [0.0 - log_prob for word in lexicon.pronunciations for log_prob in lexicon.log_probs(word)]
+        lg = kaldifst.compose(
+            _lexicon_transducer(entries, costs, words, phones, transitions.config.silence_prob), grammar)
         _determinize(lg)
         kaldifst.minimize_encoded(lg)
         kaldifst.arcsort(lg, "ilabel")
@@ -141,12 +136,13 @@ def _grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, scratch: Path) -> ka
     model = read_arpa(arpa)
     vocabulary = [word for (word,) in model.ngrams[0] if word not in RESERVED_WORDS]
     unknown = [word for word in vocabulary if word not in lexicon.pronunciations]
+    some = " ".join(shown(word, lexicon.pronunciations) for word in unknown[:5])
     if len(unknown) == len(vocabulary):
-        raise ValueError(f"{arpa}: none of its {len(unknown)} words is in the lexicon, for instance "
-                         f"{' '.join(unknown[:5])}; make both from the same words, in the same case")
+        raise ValueError(f"{arpa}: none of its {len(unknown)} words is in the lexicon, for instance {some}; make both "
+                         "from the same words, in the same case")
     if unknown:
         log.warning("%s: left out the n-grams of %d of %d words, which the lexicon lacks: %s%s", arpa,
-                    len(unknown), len(vocabulary), " ".join(unknown[:5]), " ..." if len(unknown) > 5 else "")
+                    len(unknown), len(vocabulary), some, " ..." if len(unknown) > 5 else "")
     write_arpa(model, scratch / "lm.arpa")  # kaldilm reads no gzip
     # In a process of its own, as kaldilm always writes to stderr, and kills its process at an error.
     made = subprocess.run(
@@ -161,11 +157,13 @@ def _grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, scratch: Path) -> ka
 
 def _lexicon_transducer(
     entries: Iterable[tuple[str, tuple[str, ...]]],
+    costs: Iterable[float],
     words: dict[str, int],
     phones: dict[str, int],
     silence_prob: float,
 ) -> kaldifst.StdVectorFst:
-    """L, from phones to words, an optional silence at the start and after each word (make_lexicon_fst.py)."""
+    """L, from phones to words, an optional silence at the start and after each word (make_lexicon_fst.py); `costs` of
+    the entries are on their first phones."""
     start, between_words, silence, silence_end = range(4)
     silence_mark = max(phones.values())
     ways_on = ((between_words, -math.log(1.0 - silence_prob)), (silence, -math.log(silence_prob)))
@@ -173,12 +171,12 @@ def _lexicon_transducer(
     arcs += [(silence, silence_end, phones[SILENCE_PHONE], 0, 0.0)]
     arcs += [(silence_end, between_words, silence_mark, 0, 0.0)]
     num_states = 4
-    for word, pronunciation in entries:
+    for (word, pronunciation), cost in zip(entries, costs, strict=True):
         state, label = between_words, words[word]  # the word's label goes on its first phone
         for phone in pronunciation[:-1]:
-            arcs.append((state, num_states, phones[phone], label, 0.0))
-            state, label, num_states = num_states, 0, num_states + 1
-        arcs += [(state, target, phones[pronunciation[-1]], label, cost) for target, cost in ways_on]
+            arcs.append((state, num_states, phones[phone], label, cost))
+            state, label, cost, num_states = num_states, 0, 0.0, num_states + 1
+        arcs += [(state, target, phones[pronunciation[-1]], label, cost + way) for target, way in ways_on]
     fst = _compile(arcs, final=between_words)
     kaldifst.add_self_loops(fst, [phones[BACKOFF]], [words[BACKOFF]])
     kaldifst.arcsort(fst, "olabel")

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from decant.files import atomic_path
+from decant.text import read_fields
 
 if TYPE_CHECKING:  # arrays are read and written where kaldifst is not installed, too (decant.search.k2_search)
     import kaldifst
@@ -79,8 +80,7 @@ def read_graph_arrays(graph_dir: Path, word_insertion_penalty: float) -> tuple[F
     Raises FileNotFoundError and ValueError for a graph that is not there or damaged.
     """
     num_pdfs = json.loads((graph_dir / "graph.json").read_text())["num_pdfs"]
-    symbol_table = (graph_dir / "words.txt").read_text(encoding="utf-8")
-    words = tuple(line.split(" ")[0] for line in symbol_table.splitlines())
+    words = tuple(word for _, (word, *_) in read_fields(graph_dir / "words.txt"))
     fst = read_arrays(graph_dir / "HCLG.fst")
     arcs = fst.arcs.copy()
     if arcs["input"].max() > num_pdfs or arcs["output"].max() >= len(words):  # the searches would not notice

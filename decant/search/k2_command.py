@@ -20,6 +20,7 @@ from decant.feat.archive import write_int_vectors
 from decant.files import atomic_path
 from decant.search.lattice import n_best, oracle_errors
 from decant.search.state_graphs import read_acceptors
+from decant.text import read_fields
 
 try:
     from decant.search.k2_search import K2Graph, K2SearchConfig, align, can_use_gpu, decode, read_graph
@@ -78,8 +79,7 @@ def write_alignments(arguments: argparse.Namespace) -> None:
 
 def _read_references(text: Path) -> dict[str, list[str]]:
     """The words of each utterance of a Kaldi `text` file."""
-    lines = text.read_text(encoding="utf-8").splitlines()
-    return {utterance: words for utterance, *words in map(str.split, filter(None, lines))}
+    return {utterance: words for _, (utterance, *words) in read_fields(text)}
 
 
 def _arguments() -> argparse.Namespace:
