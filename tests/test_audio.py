@@ -118,7 +118,8 @@ def test_missing_empty_and_non_audio_files_are_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "container", "subtype"),
                          [*FORMATS, ("b.wav", "WAV", "FLOAT"), ("c.wav", "WAVEX", "PCM_16"),
-                          ("a.aiff", "AIFF", "PCM_16"), ("b.aiff", "AIFF", "ULAW"), ("a.au", "AU", "PCM_16"), ("a.ogg", "OGG", "VORBIS"),
+                          ("a.aiff", "AIFF", "PCM_16"), ("b.aiff", "AIFF", "ULAW"),
+                          ("a.au", "AU", "PCM_16"), ("a.ogg", "OGG", "VORBIS"),
                           ("a.opus", "OGG", "OPUS")])
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.9, 0.9999])
 def test_a_truncated_file_is_an_error(write, name, container, subtype, kept):
