@@ -7,9 +7,16 @@ from steps.common import SPLITS, Stage, run_step
 
 def main(stage: Stage) -> None:
     config, limits = stage.config(fbank=FbankConfig, utterances=UtterancesConfig)
-    for split in SPLITS:
-        unusable = compute_fbank_dir(stage.exp / "data" / split, stage.out / split, config, stage.jobs)
-        check_unusable(split, unusable, len(read_data_dir(stage.exp / "data" / split)), limits)
+    problems = []
+    for split in SPLITS:  # all of them: what is wrong is said at once
+        try:
+            unusable = compute_fbank_dir(stage.exp / "data" / split, stage.out / split, config, stage.jobs)
+            total = len(read_data_dir(stage.exp / "data" / split, audio=False))
+            check_unusable(split, unusable, total, limits)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 if __name__ == "__main__":

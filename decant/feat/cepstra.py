@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from decant.feat.archive import read_matrices
-from decant.feat.fbank import read_speakers
+from decant.feat.fbank import check_finite, read_speakers
 from decant.feat.fmllr import affine
 from decant.feat.lda_mllt import splice
 
@@ -70,9 +70,13 @@ def gmm_features(features_dir: Path, wanted: GmmFeatures,
 
 
 def speaker_cepstra(features_dir: Path, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(utterance-id, float32 [T, C]) of a feature folder: cepstra with mean 0 for every speaker."""
+    """(utterance-id, float32 [T, C]) of a feature folder: cepstra with mean 0 for every speaker. Raises ValueError
+    for frames that are not finite."""
     speaker_of = read_speakers(features_dir)
-    raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in read_matrices(features_dir / "feats.scp")}
+    raw = {}
+    for utterance, frames in read_matrices(features_dir / "feats.scp"):
+        check_finite(frames, features_dir, utterance)
+        raw[utterance] = cepstra(frames, num_cepstra)
     of_speaker: dict[str, list[np.ndarray]] = {}
     for utterance, frames in raw.items():
         of_speaker.setdefault(speaker_of[utterance], []).append(frames)
