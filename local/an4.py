@@ -44,12 +44,13 @@ class CorpusConfig:
 
 def main(stage: Stage) -> None:
     [config] = stage.config(data=CorpusConfig)
-    corpus = Path(stage.corpus) if stage.corpus else fetch(URL, stage.exp / "corpus")
-    prepare(corpus, stage.out, config, Path(__file__).with_suffix(".sha256"))
+    corpus = Path(stage.corpus) if stage.corpus else fetch(URL, stage.experiment.root / "corpus")
+    prepare(corpus, stage.out, config, Path(__file__).with_suffix(".sha256"), stage.experiment.root)
 
 
-def prepare(corpus: Path, out: Path, config: CorpusConfig, checksums: Path) -> None:
-    """Writes everything that this program writes, from the unpacked corpus."""
+def prepare(corpus: Path, out: Path, config: CorpusConfig, checksums: Path, exp: Path) -> None:
+    """Writes everything that this program writes, from the unpacked corpus. A corpus in the experiment folder `exp` can
+    be moved with it."""
     check_corpus(corpus, checksums)
     train, test = read_split(corpus, "train"), read_split(corpus, "test")
     speakers = sorted({utterance.speaker for utterance in train})
@@ -61,7 +62,7 @@ def prepare(corpus: Path, out: Path, config: CorpusConfig, checksums: Path) -> N
     }
     check_disjoint_speakers(splits)
     for name, utterances in splits.items():
-        write_data_dir(out / name, utterances)
+        write_data_dir(out / name, utterances, movable=exp)
         logger.info("%s: %d utterances of %d speakers", name, len(utterances), len({u.speaker for u in utterances}))
     words = write_lexicon(corpus / "etc/an4.dic", out / "lexicon.txt")
     write_language_model(corpus / "etc/an4.lm", words, out / "lm.arpa")

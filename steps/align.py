@@ -35,7 +35,7 @@ def label_all(stage: Stage) -> None:
         path.write_text(json.dumps(states | {"features": frames.features}) + "\n")
     for split in experiment.splits("data"):
         fbank, out = experiment.fbank(split), experiment.alignment(split)
-        utterances = read_data_dir(experiment.data(split))
+        utterances = read_data_dir(experiment.data(split), audio=False)
         words = {utterance.id: utterance.words for utterance in utterances}
         if split != "train":
             write_labelled_store(out, label_with_mixtures(stage, system, words, fbank, out))

@@ -7,9 +7,17 @@ from steps.common import Stage, run_step
 
 def main(stage: Stage) -> None:
     config, limits = stage.config(fbank=FbankConfig, utterances=UtterancesConfig)
-    for split in stage.experiment.splits("data"):
-        unusable = compute_fbank_dir(stage.experiment.data(split), stage.experiment.fbank(split), config, stage.jobs)
-        check_unusable(split, unusable, len(read_data_dir(stage.experiment.data(split))), limits)
+    problems = []
+    for split in stage.experiment.splits("data"):  # all of them: what is wrong is said at once
+        try:
+            data = stage.experiment.data(split)
+            unusable = compute_fbank_dir(data, stage.experiment.fbank(split), config, stage.jobs)
+            total = len(read_data_dir(data, audio=False))
+            check_unusable(split, unusable, total, limits)
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def label_unlabelled(stage: Stage, teachers: tuple[Path, ...]) -> None:
         return
     train, data = read_frame_store(experiment.alignment("train")), Path(config.unlabelled)
     utterances = read_unlabelled(data, train.utterances, {
-        split: read_data_dir(experiment.data(split)) for split in experiment.splits("data") if split != "train"})
+        split: read_data_dir(experiment.data(split), audio=False) for split in experiment.splits("data")[1:]})
     unusable = compute_fbank_dir(data, out, read_fbank_config(experiment.fbank("train")), stage.jobs, transcribed=False)
     check_unusable(data.name, unusable, len(utterances), limits)
     filterbanks = read_filterbanks(out)

@@ -29,7 +29,7 @@ def label_with_network(stage: Stage, config: RealignmentConfig, number: int) -> 
     lexicon = read_lexicon(experiment.lexicon)
     transitions = read_transitions(experiment.mixtures[-1], lexicon.phones)
     for split, store in stores.items():
-        utterances = read_data_dir(experiment.data(split))
+        utterances = read_data_dir(experiment.data(split), audio=False)
         if split == "train":
             utterances = with_copies(utterances, frames.speeds, experiment.data(split))
         words = {utterance.id: utterance.words for utterance in utterances}

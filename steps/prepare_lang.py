@@ -11,7 +11,8 @@ from steps.common import Stage, logger, run_step
 def main(stage: Stage) -> None:
     config, phones = stage.config(language_model=LanguageModelConfig, lexicon=LexiconConfig)
     experiment, data = stage.experiment, stage.experiment.folder("data")
-    utterances = {split: read_data_dir(experiment.data(split)) for split in experiment.splits("data")}
+    utterances = {split: read_data_dir(experiment.data(split), audio=False)
+                  for split in experiment.splits("data")}
     _, *others = utterances
     with_probabilities = data / "lexiconp.txt"
     lexicon = read_lexicon(with_probabilities if with_probabilities.exists() else data / "lexicon.txt")

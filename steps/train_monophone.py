@@ -3,7 +3,7 @@
 import time
 
 from decant.feat.cepstra import GmmFeatures
-from decant.feat.data_dir import read_data_dir
+from decant.feat.data_dir import read_words
 from decant.feat.front_end import read_filterbanks
 from decant.hmm.gmm_training import MonophoneConfig, flat_start, train_gmm
 from decant.hmm.state_tying import monophone_tree
@@ -17,7 +17,7 @@ def main(stage: Stage) -> None:
     started = time.monotonic()
     hmm_config, config = stage.config(hmm=HmmConfig, monophone=MonophoneConfig)
     lexicon = read_lexicon(stage.experiment.lexicon)
-    words = {utterance.id: utterance.words for utterance in read_data_dir(stage.experiment.data("train"))}
+    words = read_words(stage.experiment.data("train"))
     seen = GmmFeatures(config.num_cepstra)
     features = read_filterbanks(stage.experiment.fbank("train")).for_mixtures(seen)
     transitions = TransitionModel(monophone_tree(lexicon.phones), hmm_config)

@@ -5,7 +5,7 @@ import json
 import time
 
 from decant.feat.archive import write_matrices
-from decant.feat.data_dir import read_data_dir
+from decant.feat.data_dir import read_words
 from decant.feat.front_end import read_filterbanks
 from decant.files import atomic_path
 from decant.hmm.gmm_training import TriphoneConfig
@@ -28,7 +28,7 @@ def main(stage: Stage) -> None:
             started = time.monotonic()
             lexicon = read_lexicon(experiment.lexicon)
             system = read_system(before, lexicon)
-            words = {utterance.id: utterance.words for utterance in read_data_dir(experiment.data("train"))}
+            words = read_words(experiment.data("train"))
             if filterbanks is None:
                 filterbanks = read_filterbanks(experiment.fbank("train"))
             trained, seen, speakers = train_tied(

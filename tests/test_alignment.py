@@ -83,6 +83,14 @@ def test_too_few_frames_for_the_transcript_give_no_path():
     assert viterbi([graph], [scores[1:]]) == [None]
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_likelihoods_that_are_no_numbers_are_not_taken_for_too_few_frames(value):
+    scores = torch.zeros(50, MODEL.num_pdfs)
+    scores[7] = value
+    with pytest.raises(FloatingPointError, match="log-likelihoods are NaN or infinite"):
+        viterbi([state_graph(["A"], LEXICON, MODEL)], [scores])
+
+
 def test_the_flat_start_shares_frames_evenly_over_silence_words_silence():
     graph = state_graph(["A", "A"], LEXICON, MODEL)
     states = equal_alignment(graph, 32)

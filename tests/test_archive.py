@@ -26,6 +26,7 @@ def test_matrices_read_back_as_they_were_written(tmp_path):
     assert (first, second) == ("a", "b")
     assert np.array_equal(a, A) and a.dtype == np.float32
     assert np.array_equal(b, B) and b.dtype == np.float64
+    assert [matrix.tolist() for _, matrix in kaldi_io.read_mat_ark(str(tmp_path / "x.ark"))] == [A.tolist(), B.tolist()]
     a[0, 0] = 0  # and may be written to
 
 
@@ -134,6 +135,45 @@ def test_matrices_are_not_taken_for_int_vectors(tmp_path):
     write_matrices(tmp_path / "x", [("a", A)])
     with pytest.raises(ValueError, match="cannot read a"):
         list(read_int_vectors(tmp_path / "x.scp"))
+
+
+@pytest.mark.parametrize(("begins", "name"), [
+    (b"\0BCM " + bytes(16), "a compressed matrix; write it anew by `copy-feats --compress=false"),
+    (b"\0BCM2 " + bytes(16), "a compressed matrix"),
+    (b"\0BCM3 " + bytes(16), "a compressed matrix"),
+    (b" [\n  1.5 2.0\n  3.0 -4.0 ]\n", "text; write it anew in binary by `copy-feats"),
+    (b"3 4 5\n", "text; .*`copy-int-vector` for labels"),
+    (b"\0BFV \4\1\0\0\0\0\0\0\0", "a vector of floats"),
+])
+@pytest.mark.parametrize("read", [read_matrices, read_int_vectors])
+def test_other_values_of_kaldi_are_named_for_what_they_are(tmp_path, read, begins, name):
+    (tmp_path / "x.ark").write_bytes(b"a " + begins)
+    (tmp_path / "x.scp").write_text("a x.ark:2\n")
+    with pytest.raises(ValueError, match=f"x.scp: cannot read a: .*x.ark: at byte 2 is {name}"):
+        list(read(tmp_path / "x.scp"))
+
+
+@pytest.mark.parametrize("content", [b"\0BFM \4\xff\xff\xff\xff\4\1\0\0\0", b"\0BFM \4\xff\xff\xff\x7f\4\2\0\0\0",
+                                     b"\0BFM \1\1\0\0\0\4\1\0\0\0" + bytes(4),
+                                     b"\0BXM \4\1\0\0\0\4\1\0\0\0" + bytes(4)])
+def test_a_matrix_header_that_cannot_be_is_damage(tmp_path, content):
+    (tmp_path / "x.ark").write_bytes(content)
+    with pytest.raises(ValueError, match="x.ark: truncated or damaged at byte 0"):
+        read_matrix(f"{tmp_path}/x.ark:0")
+
+
+def test_archives_are_read_and_faults_found_where_python_runs_without_asserts(tmp_path):
+    write_matrices(tmp_path / "x", [("a", A), ("b", B.astype(np.float64))])
+    write_int_vectors(tmp_path / "y", [("a", np.array([5, -7]))])
+    program = ("import sys; from decant.feat.archive import read_int_vectors, read_matrices; "
+               "print([(key, value.tolist()) for read, name in ((read_matrices, 'x'), (read_int_vectors, 'y')) "
+               "for key, value in read(f'{sys.argv[1]}/{name}.scp')])")
+    optimised = [sys.executable, "-O", "-c", program, str(tmp_path)]
+    done = subprocess.run(optimised, capture_output=True, text=True)
+    assert done.stdout == f"{[('a', A.tolist()), ('b', B.tolist()), ('a', [5, -7])]}\n", done.stderr
+    (tmp_path / "y.ark").write_bytes((tmp_path / "y.ark").read_bytes()[:-1])
+    done = subprocess.run(optimised, capture_output=True, text=True)
+    assert "y.scp: cannot read a: " in done.stderr and "y.ark: truncated or damaged at byte 2" in done.stderr
 
 
 def test_importing_prints_nothing_and_leaves_the_environment_alone():

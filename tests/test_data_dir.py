@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,15 @@ def test_a_directory_that_is_not_there_is_named(tmp_path):
     ({"text": "ann-1 YES\n\nann-2 GO\nx-1 NO\n"}, "text:2: the line is blank; remove it"),
     ({"text": b"ann-1 YES\nann-2 GO \xff\nx-1 NO\n"}, "text:2: byte 10 is not UTF-8; convert the file to UTF-8"),
     ({"wav_scp": "ann-1 a1.wav\nann-2 sph2pipe a2.sph |\nx-1 b1.wav\n"},
-     "wav.scp:2: 'sph2pipe a2.sph |' is a shell command, which is never run; write its output to an audio file and "
-     "name that"),
+     "wav.scp:2: 'sph2pipe a2.sph |' is a shell command, which is never run (only `sph2pipe -f wav [-p] [-c CHANNEL] "
+     "FILE |` is understood); write its output to an audio file and name that"),
+    ({"wav_scp": "ann-1 a1.wav\nann-2 sph2pipe -f wav $(touch evil) |\nx-1 b1.wav\n"},
+     "wav.scp:2: 'sph2pipe -f wav $(touch evil) |' is a shell command, which is never run (only `sph2pipe -f wav [-p] "
+     "[-c CHANNEL] FILE |` is understood); write its output to an audio file and name that"),
+    ({"wav_scp": "ann-1 a1.wav\nann-2 sph2pipe -f wav -p -c 1 a3.sph |\nx-1 b1.wav\n"},
+     "wav.scp:2: no audio file a3.sph; restore it or remove ann-2"),
+    ({"wav_scp": "ann-1 a1.wav\nann-2 x.ark:12\nx-1 b1.wav\n"},
+     "wav.scp:2: no audio file x.ark; restore it or remove ann-2"),
     ({"utt2spk": "ann-1 ann\nann-2 ann lee\nx-1 bob\n"},
      "utt2spk:2: 'ann lee' is not one speaker-id; take out the blanks"),
     ({"spk2utt": "ann ann-1\nbob ann-2 x-1\n"},
@@ -155,6 +163,28 @@ def test_an_audio_file_that_is_not_there_is_named_with_its_line(make_dir):
     ]
 
 
+def test_audio_is_not_looked_for_where_it_is_not_asked_for(make_dir):
+    directory = make_dir()
+    (directory / "a2.wav").unlink()
+    assert [u.words for u in read_data_dir(directory, audio=False)] == [("YES",), ("GO", "ON"), ("NO",)]
+    with pytest.raises(ValueError, match="wav.scp:2: 'cat a2.wav |' is a shell command"):
+        read_data_dir(make_dir(wav_scp="ann-1 a1.wav\nann-2 cat a2.wav |\nx-1 b1.wav\n"), audio=False)
+
+
+def test_of_a_sph2pipe_pipe_the_file_itself_is_read_and_its_channel(make_dir):
+    for pipe, channel in (("sph2pipe -f wav a2.wav |", None), ("/opt/kaldi/sph2pipe -f wav -p a2.wav |", None),
+                          ("../sph2pipe  -f wav -p -c 2 a2.wav|", 1), ("sph2pipe -f wav -c 1 -p a2.wav |", 0)):
+        directory = make_dir(wav_scp=f"ann-1 a1.wav\nann-2 {pipe}\nx-1 b1.wav\n")
+        assert [(u.audio, u.channel) for u in read_data_dir(directory)] == [
+            (directory / "a1.wav", None), (directory / "a2.wav", channel), (directory / "b1.wav", None)]
+
+
+def test_a_byte_of_kaldis_wav_archive_is_told_from_its_path(make_dir):
+    directory = make_dir(wav_scp="ann-1 a1.wav:6\nann-2 a1.wav:16018\nx-1 b1.wav\n")
+    assert [(u.audio.name, u.offset) for u in read_data_dir(directory)] == [
+        ("a1.wav", 6), ("a1.wav", 16018), ("b1.wav", None)]
+
+
 def test_ten_problems_are_spelt_out_and_the_others_counted(make_dir):
     problems = problems_of(make_dir(text=GOOD["text"] + "".join(f"y-{n:02} NO\n" for n in range(12))))
     assert problems[9].startswith("text:13: utterance y-09 has no audio")
@@ -171,7 +201,7 @@ def test_order_is_that_of_bytes_not_of_letters(make_dir):
 
 
 def write_wav(path: Path, seconds: float) -> Path:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.zeros(int(8000 * seconds)), 8000)
     return path
 
@@ -192,6 +222,42 @@ def test_a_folder_of_data_and_audio_can_be_moved(tmp_path):
     write_data_dir(tmp_path / "first" / "train", [Utterance("a-1", "a", audio, ("NO",))])
     (tmp_path / "first").rename(tmp_path / "second")
     assert read_data_dir(tmp_path / "second" / "train")[0].audio.resolve() == tmp_path / "second" / "a.wav"
+
+
+def test_audio_beside_the_data_directories_can_be_moved_with_them_where_that_is_said(tmp_path):
+    audio = write_wav(tmp_path / "exp" / "corpus" / "a.wav", 0.5)
+    write_data_dir(tmp_path / "exp/data/train", [Utterance("a-1", "a", audio, ("NO",))], movable=tmp_path / "exp")
+    assert (tmp_path / "exp/data/train/wav.scp").read_text() == "a-1 ../../corpus/a.wav\n"
+    (tmp_path / "exp").rename(tmp_path / "moved")
+    [utterance] = read_data_dir(tmp_path / "moved/data/train")
+    assert utterance.audio.resolve() == tmp_path / "moved/corpus/a.wav"
+
+
+def test_channels_and_archives_are_written_as_they_are_read(tmp_path):
+    audio = write_wav(tmp_path / "a.wav", 2)
+    (tmp_path / "x.ark").write_bytes(b"a " + audio.read_bytes() + b"b " + audio.read_bytes())
+    written = [Utterance("a-1", "a", audio, ("NO",), 0.0, 1.0, channel=0),
+               Utterance("a-2", "a", audio, ("NO",), 1.0, 2.0, channel=1),
+               *(Utterance(f"a-{i}", "a", tmp_path / "x.ark", ("NO",), 1.0, 2.0, offset=offset)
+                 for i, offset in ((3, 2), (4, 32048)))]
+    write_data_dir(tmp_path / "train", written)
+    assert (tmp_path / "train/wav.scp").read_text() == (
+        "a-1 sph2pipe -f wav -p -c 1 ../a.wav |\na-2 sph2pipe -f wav -p -c 2 ../a.wav |\n"
+        "a-3 ../x.ark:2\na-4 ../x.ark:32048\n")
+    assert [(u.channel, u.offset) for u in read_data_dir(tmp_path / "train")] == [
+        (0, None), (1, None), (None, 2), (None, 32048)]
+
+
+@pytest.mark.parametrize("times", [(None, None), (0.0, 0.5)])
+def test_all_audio_files_that_cannot_be_used_are_named_at_once(tmp_path, caplog, times):
+    written = [Utterance(f"a-{i}", "a", write_wav(tmp_path / f"{i}.wav", 0.5), ("NO",), *times) for i in range(4)]
+    (tmp_path / "1.wav").write_bytes((tmp_path / "1.wav").read_bytes()[:999])
+    (tmp_path / "2.wav").unlink()
+    with pytest.raises(ValueError, match="train: 2 of 4 audio files cannot be used; .* the first is .*1.wav: empty or"):
+        write_data_dir(tmp_path / "train", written)
+    assert [re.search(r"\d.wav: \w+ \w+", record.getMessage())[0] for record in caplog.records] == [
+        "1.wav: empty or", "2.wav: no such"]
+    assert not (tmp_path / "train").exists()
 
 
 def test_audio_elsewhere_is_written_with_its_absolute_path(tmp_path):

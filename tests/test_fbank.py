@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torchaudio.compliance import kaldi
 
 from decant.feat import fbank as fbank_module
-from decant.feat.archive import read_matrices
+from decant.feat.archive import read_matrices, write_matrices
 from decant.feat.data_dir import Utterance, write_data_dir
 from decant.feat.fbank import (
     FbankConfig,
@@ -23,6 +24,9 @@ from decant.feat.fbank import (
     read_speakers,
     read_unusable,
 )
+from decant.feat.front_end import read_filterbanks
+from steps import compute_fbank
+from steps.common import Stage
 
 RATE = 16000
 
@@ -195,8 +199,8 @@ def test_an_utterance_shorter_than_a_window_is_reported_and_left_out(make_data_d
 
 
 def test_a_directory_without_any_usable_utterance_is_an_error(make_data_dir, tmp_path):
-    with pytest.raises(ValueError, match="every utterance is shorter than a window of 25.0 ms"):
-        compute_fbank_dir(make_data_dir(ann_1=10), tmp_path / "fbank", FbankConfig(), jobs=1)
+    with pytest.raises(ValueError, match="data: none of 2 utterances can be used; the first is ann_1: 0.6 ms of audio"):
+        compute_fbank_dir(make_data_dir(ann_1=10, ann_2=20), tmp_path / "fbank", FbankConfig(), jobs=1)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -213,22 +217,90 @@ def test_two_processes_write_the_same_bytes_as_one(make_data_dir, tmp_path, monk
     assert len(list((tmp_path / "fbank1" / "chunks").iterdir())) == 3
 
 
-def test_after_an_error_finished_chunks_are_passed_over(make_data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(fbank_module, "CHUNK_SIZE", 1)
-    data = make_data_dir(ann_1=4000, ann_2=5000)
-    sound = (tmp_path / "wav" / "ann_2.wav").read_bytes()
-    (tmp_path / "wav" / "ann_2.wav").write_bytes(sound[:999])
-    with pytest.raises(ValueError, match="ann_2.wav: empty or truncated"):
-        compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1)
-    assert not (tmp_path / "fbank" / "feats.scp").exists()
+def test_all_audio_that_cannot_be_read_is_reported_and_once_mended_computed_alone(make_data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(fbank_module, "CHUNK_SIZE", 2)
+    data = make_data_dir(ann_1=4000, ann_2=5000, ann_3=4000, bob_1=4000)
+    sound = {name: (tmp_path / "wav" / f"{name}.wav").read_bytes() for name in ("ann_3", "bob_1")}
+    for name, content in sound.items():
+        (tmp_path / "wav" / f"{name}.wav").write_bytes(content[:999])
+    unusable = compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1)
+    assert list(unusable) == ["ann_3", "bob_1"]
+    assert all(reason.endswith(f"{name}.wav: empty or truncated: 477 samples are there; restore the file")
+               for name, reason in unusable.items())
+    assert read_unusable(tmp_path / "fbank") == unusable
+    assert [utterance for utterance, _ in load_features(tmp_path / "fbank")] == ["ann_1", "ann_2"]
     first, = (tmp_path / "fbank" / "chunks").glob("00000-*")
     inode = (first / "feats.ark").stat().st_ino
 
-    (tmp_path / "wav" / "ann_2.wav").write_bytes(sound)
-    compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1)
+    for name, content in sound.items():
+        (tmp_path / "wav" / f"{name}.wav").write_bytes(content)
+    assert not compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1)
     assert (first / "feats.ark").stat().st_ino == inode
     compute_fbank_dir(data, tmp_path / "untouched", FbankConfig(), jobs=1)
     assert contents(tmp_path / "fbank") == contents(tmp_path / "untouched")
+
+
+def test_stage_2_names_the_unusable_audio_of_every_split_and_holds_it_against_max_unusable(tmp_path, caplog):
+    """One of ten files is bad in train and in test; a tenth may be unusable in the second run."""
+    for split, bad in (("train", 2), ("dev", None), ("test", 9)):
+        utterances = []
+        for i in range(10):
+            path = tmp_path / f"{split}_{i}.wav"
+            soundfile.write(path, np.random.default_rng(i).integers(-9999, 9999, 500, dtype=np.int16), RATE)
+            utterances.append(Utterance(f"{split}_{i}", split, path, ("YES",)))
+        write_data_dir(tmp_path / "exp" / "data" / split, utterances)
+        if bad is not None:
+            (tmp_path / f"{split}_{bad}.wav").write_bytes(b"RIFF")
+    stage = Stage(tmp_path / "exp", tmp_path / "out", 1, torch.device("cpu"), "")
+    stage.out.mkdir()
+    for limit in (0.09, 0.1):
+        (stage.out / "stage.toml").write_text(f"[fbank]\n[utterances]\nmax_unusable = {limit}\n")
+        caplog.clear()
+        if limit == 0.1:
+            compute_fbank.main(stage)
+        else:
+            with pytest.raises(ValueError, match="train: 1 of 10 .*\n?test: 1 of 10 .* than max_unusable = 0.09"):
+                compute_fbank.main(stage)
+        assert [re.search(r"utterance (\w+) is left out", record.getMessage())[1] for record in caplog.records] == [
+            "train_2", "test_9"]
+    assert list(read_unusable(stage.out / "test")) == ["test_9"]
+
+
+def test_samples_too_large_for_finite_frames_are_reported_as_unusable(make_data_dir, tmp_path):
+    data = make_data_dir(ann_1=4000, ann_2=5000)
+    samples = np.random.default_rng(0).normal(0, 1e20, 5000).astype(np.float32)
+    soundfile.write(tmp_path / "wav" / "ann_2.wav", samples, RATE, subtype="FLOAT")
+    unusable = compute_fbank_dir(data, tmp_path / "fbank", FbankConfig(), jobs=1)
+    assert "samples of up to 1" in unusable["ann_2"] and "frames that are not finite" in unusable["ann_2"]
+    assert [utterance for utterance, _ in load_features(tmp_path / "fbank")] == ["ann_1"]
+
+
+def test_channels_and_offsets_of_wav_scp_reach_the_reader(tmp_path):
+    """Two channels as sph2pipe's -c names them, and the second of two files in an archive: the same as each alone."""
+    first, second = np.random.default_rng(0).integers(-9999, 9999, (2, 4000), dtype=np.int16)
+    soundfile.write(tmp_path / "both.sph", np.stack([first, second], axis=1), RATE, format="NIST", subtype="PCM_16")
+    soundfile.write(tmp_path / "first.wav", first, RATE)
+    wav = (tmp_path / "first.wav").read_bytes()
+    (tmp_path / "x.ark").write_bytes(b"a " + wav + b"b " + wav)
+    sources = {"a": (tmp_path / "both.sph", 0, None), "b": (tmp_path / "both.sph", 1, None),
+               "c": (tmp_path / "x.ark", None, len(wav) + 4)}
+    write_data_dir(tmp_path / "data", [Utterance(name, "s", path, ("YES",), channel=channel, offset=offset)
+                                       for name, (path, channel, offset) in sources.items()])
+    compute_fbank_dir(tmp_path / "data", tmp_path / "fbank", FbankConfig(), jobs=1)
+    frames = dict(read_matrices(tmp_path / "fbank" / "feats.scp"))
+    for name, samples in {"a": first, "b": second, "c": first}.items():
+        assert np.array_equal(frames[name], fbank(samples, FbankConfig()).numpy())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frames_that_are_not_finite_are_named_where_they_are_read(make_data_dir, tmp_path, value):
+    compute_fbank_dir(make_data_dir(ann_1=4000), tmp_path / "fbank", FbankConfig(), jobs=1)
+    (name, frames), = read_matrices(tmp_path / "fbank" / "feats.scp")
+    frames[3, 7] = value
+    write_matrices(tmp_path / "fbank" / "feats", [(name, frames)])
+    for read in (load_features, lambda folder: read_filterbanks(folder).cepstra(13).items()):
+        with pytest.raises(ValueError, match="feats.scp: frame 3 of utterance ann_1 is not finite"):
+            list(read(tmp_path / "fbank"))
 
 
 def test_chunks_of_other_settings_are_not_taken_over(make_data_dir, tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,15 @@ def test_frames_are_kept_in_two_bytes(folder):
 def test_frames_without_their_labels_are_refused(tmp_path):
     with pytest.raises(ValueError, match="utterance a has 3 frames and 2 labels"):
         write_frame_store(tmp_path, pack([("a", np.zeros((3, 1)), np.array([1, 2]))]))
+
+
+@pytest.mark.parametrize("value", [65520.0, -1e6, np.inf, np.nan])
+def test_frames_that_two_bytes_cannot_hold_are_named(value):
+    frames = np.array([[0.0, 1.0], [65504.0, 2.0], [3.0, value]], np.float32)
+    assert pack([("a", frames[:2], np.array([1, 2]))]).frames.isfinite().all()
+    shown = re.escape(f"{value:g}")
+    with pytest.raises(ValueError, match=f"utterance b: feature 1 of frame 2 is {shown}; .* up to 65504"):
+        pack([("a", frames[:2], np.array([1, 2])), ("b", frames, np.array([1, 2, 3]))])
 
 
 def test_a_store_whose_files_do_not_fit_together_is_refused(folder):

@@ -59,6 +59,18 @@ def test_mllt_turns_the_features_with_the_means():
     assert not torch.equal(transform, torch.eye(2))
 
 
+def test_features_that_never_vary_give_finite_mixtures_and_those_without_bounds_an_error():
+    lexicon = make_lexicon([("A", ("x",))])
+    model = TransitionModel(monophone_tree(lexicon.phones), HmmConfig())
+    config = MonophoneConfig(num_iterations=2, realign_iterations=(1,), last_split_iteration=1, num_gaussians=1)
+    graphs, features = [state_graph(["A"], lexicon, model)] * 2, [torch.ones(60, 2)] * 2
+    trained = train_gmm(features, graphs, model, flat_start(graphs, features), config, report=lambda line: None)
+    assert all(x.isfinite().all() for x in (trained.gmm.means, trained.gmm.variances)) and not trained.num_unusable
+    wild = [torch.ones(60, 2) * torch.tensor([1e20, -1e20]).repeat(30)[:, None]] * 2
+    with pytest.raises(FloatingPointError, match="round 0: the log-likelihood is (nan|-?inf)"):
+        train_gmm(wild, graphs, model, flat_start(graphs, wild), config, report=lambda line: None)
+
+
 def test_transforms_of_several_rounds_are_one_after_another():
     """After two rounds of MLLT, or of fMLLR, the features as given through what was returned are what the mixtures
     were trained on: the likelihood is that of the last round."""

@@ -30,6 +30,25 @@ def test_too_few_classes_for_the_directions_are_refused():
         lda([(np.zeros((4, 3)), np.array([0, 0, 1, 1]))], 2)
 
 
+@pytest.mark.parametrize("spoil", [lambda x: x[:, :1], lambda x: 0 * x[:, :1] + 5, lambda x: x @ [[1.0], [-2.0]]],
+                         ids=["equal", "constant", "combination"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_features_that_are_constant_or_combinations_of_others_are_refused(spoil, dtype):
+    x = np.random.default_rng(0).normal(size=(600, 2))
+    classes = np.arange(600) % 3
+    frames = np.concatenate([x, spoil(x)], axis=1).astype(dtype)
+    assert np.isfinite(lda([(x, classes)], 2)).all()
+    with pytest.raises(ValueError, match="LDA: in 600 frames the 3 features do not vary independently"):
+        lda([(frames, classes)], 2)
+    posteriors, means, variances = torch.ones(600, 1), torch.zeros(1, 3), torch.ones(1, 3)
+    if np.ptp(frames[:, 2]) == 0:
+        means[0, 2] = 5
+    statistics = mllt_statistics(torch.from_numpy(frames), posteriors, means, variances)
+    with pytest.raises(ValueError, match="MLLT: in 600 frames the 3 features do not vary independently"):
+        mllt(statistics, 600)
+    assert mllt(statistics[:2, :2, :2], 600).isfinite().all()
+
+
 def test_the_statistics_are_the_weighted_scatter():
     generator = torch.Generator().manual_seed(0)
     for num_frames in (20, 200):

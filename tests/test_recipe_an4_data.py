@@ -45,8 +45,8 @@ def corpus(tmp_path) -> Path:
 
 
 def prepare(corpus: Path, tmp_path: Path) -> Path:
-    an4.prepare(corpus, tmp_path / "out", CorpusConfig(dev_speakers_in=2), tmp_path / "sums")
-    return tmp_path / "out"
+    an4.prepare(corpus, tmp_path / "out" / "data", CorpusConfig(dev_speakers_in=2), tmp_path / "sums", tmp_path / "out")
+    return tmp_path / "out" / "data"
 
 
 def test_every_second_training_speaker_goes_to_dev_and_ids_begin_with_the_speaker(corpus, tmp_path):
@@ -117,7 +117,8 @@ def test_a_fetched_corpus_is_fetched_once_and_can_be_moved_with_its_data_directo
 
     prepare(fetched, tmp_path)
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert read_data_dir(tmp_path / "moved" / "test")[0].audio.resolve().is_relative_to(tmp_path / "moved" / "corpus")
+    [utterance] = read_data_dir(tmp_path / "moved" / "data" / "test")
+    assert utterance.audio.resolve().is_relative_to(tmp_path / "moved" / "corpus")
 
 
 def test_without_a_network_the_error_says_what_to_do(tmp_path):

@@ -1,4 +1,4 @@
-"""Kaldi archives of float matrices and of integer vectors, through kaldi_io.
+"""Kaldi archives of float matrices and of integer vectors: written through kaldi_io, read by numpy.
 
 An archive is two files: `x.ark` holds the values, and `x.scp` has a line `key x.ark:offset` for each, sorted by
 key as bytes. Here an scp names its archives relative to its own folder, so that an experiment can be moved as a
@@ -10,6 +10,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,8 +27,17 @@ os.environ.update(_environment)  # kaldi_io has put Kaldi's folders in front of 
 if "KALDI_ROOT" not in _environment:
     del os.environ["KALDI_ROOT"]
 
-# What kaldi_io raises at a value that is truncated, damaged, of another type, or compressed (TypeError, numpy 2).
-BROKEN = (ValueError, TypeError, AssertionError, kaldi_io.UnknownMatrixHeader, kaldi_io.BadInputFormat)
+# kaldi_io reads inside assert statements, which PYTHONOPTIMIZE takes out: what follows them is then misread.
+MATRICES = {b"FM ": np.dtype("<f4"), b"DM ": np.dtype("<f8")}  # Kaldi's mark of a matrix: its numbers
+INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])  # Kaldi writes each number after its size
+# What else may begin at an offset, and what makes of it what is read here.
+FOREIGN = {
+    rb"\0BCM[ 23]": "a compressed matrix; write it anew by `copy-feats --compress=false scp:OLD.scp ark,scp:NEW.ark,"
+                    "NEW.scp`",
+    rb"\0B[FD]V ": "a vector of floats, not a matrix or integers",
+    rb"\s*[\[\d-]": "text; write it anew in binary by `copy-feats scp:OLD.scp ark,scp:NEW.ark,NEW.scp`, or "
+                    "`copy-int-vector` for labels",
+}
 
 
 def write_matrices(prefix: Path, items: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -73,19 +83,20 @@ def read_scp(scp: Path) -> dict[str, str]:
 def read_matrix(place: str) -> np.ndarray:
     """The matrix [T, F] at `archive:offset`, in the precision in which it was written.
 
-    Raises FileNotFoundError, and ValueError where the archive is truncated or holds something else.
+    Raises FileNotFoundError, and ValueError where the archive is truncated or holds something else, named where it is
+    a compressed matrix or text.
     """
-    return _read(place, kaldi_io.read_mat)
+    return _read(place, _read_matrix)
 
 
 def read_matrices(scp: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(key, matrix [T, F]) of each line of an scp, in its order; raises what `read_scp` and `read_matrix` do."""
-    return _read_all(scp, kaldi_io.read_mat)
+    return _read_all(scp, _read_matrix)
 
 
 def read_int_vectors(scp: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(key, int32 vector [T]) of every line of an scp, in its order; raises what `read_matrices` does."""
-    return _read_all(scp, kaldi_io.read_vec_int)
+    return _read_all(scp, _read_int_vector)
 
 
 def merge_scp(parts: Iterable[Path], out: Path) -> None:
@@ -122,27 +133,56 @@ def _write(
 
 def _write_int_vector(file: BinaryIO, vector: np.ndarray) -> None:
     """Kaldi's vector<int32>: each number after its size. kaldi_io takes a second to write a million of them."""
-    numbers = np.empty(len(vector), dtype=[("size", "i1"), ("value", "<i4")])
+    numbers = np.empty(len(vector), INTEGER)
     numbers["size"], numbers["value"] = 4, vector
     file.write(b"\0B\4" + struct.pack("<i", len(vector)) + numbers.tobytes())
 
 
-def _read(place: str, read: Callable[[BinaryIO], np.ndarray]) -> np.ndarray:
+def _read_matrix(file: BufferedReader) -> np.ndarray:
+    mark, numbers = file.read(5), file.read(10)
+    if mark[:2] != b"\0B" or mark[2:] not in MATRICES or len(numbers) < 10 or numbers[0] != 4 or numbers[5] != 4:
+        raise ValueError("no matrix of floats")
+    rows, columns = struct.unpack("<xixi", numbers)
+    return _read_values(file, rows * columns if min(rows, columns) >= 0 else -1, MATRICES[mark[2:]]).reshape(
+        rows, columns)
+
+
+def _read_int_vector(file: BufferedReader) -> np.ndarray:
+    header = file.read(7)
+    if header[:3] != b"\0B\4" or len(header) < 7:
+        raise ValueError("no vector of integers")
+    numbers = _read_values(file, *struct.unpack("<i", header[3:]), INTEGER)
+    if (numbers["size"] != 4).any():
+        raise ValueError("integers of another size than 4 bytes")
+    return np.ascontiguousarray(numbers["value"])
+
+
+def _read_values(file: BufferedReader, count: int, kind: np.dtype) -> np.ndarray:
+    if not 0 <= count * kind.itemsize <= os.fstat(file.fileno()).st_size - file.tell():
+        raise ValueError(f"{count} values are not there")
+    values = np.empty(count, kind)
+    file.readinto(values.view(np.uint8))
+    return values
+
+
+def _read(place: str, read: Callable[[BufferedReader], np.ndarray]) -> np.ndarray:
     archive, _, offset = place.rpartition(":")
     if not os.path.isfile(archive):
         raise FileNotFoundError(f"{archive}: no such archive; run the stage that writes it again")
     with open(archive, "rb") as file:
         file.seek(int(offset))
+        begins = file.peek(8)[:8]
         try:
-            if file.peek(2)[:2] != b"\0B":  # kaldi_io would take it for text, and nothing for an empty vector
-                raise ValueError("no binary value")
-            return np.array(read(file))  # a copy: what kaldi_io returns is read-only
-        except BROKEN as error:
-            raise ValueError(f"{archive}: truncated or damaged at byte {offset} ({error!r}); run the stage that "
+            return read(file)
+        except ValueError as error:
+            for form, name in FOREIGN.items():
+                if re.match(form, begins):
+                    raise ValueError(f"{archive}: at byte {offset} is {name}") from error
+            raise ValueError(f"{archive}: truncated or damaged at byte {offset} ({error}); run the stage that "
                              "writes it again") from error
 
 
-def _read_all(scp: Path, read: Callable[[BinaryIO], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+def _read_all(scp: Path, read: Callable[[BufferedReader], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     for key, place in read_scp(scp).items():
         try:
             value = _read(place, read)

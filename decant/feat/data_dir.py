@@ -4,7 +4,8 @@ A data directory holds `wav.scp`, `text`, `utt2spk`, and optionally `spk2utt`, `
 "Data preparation"). A line is a key and a value; lines are sorted by key as bytes (the C locale). The key is an
 utterance-id; in `spk2utt` a speaker-id; in `wav.scp` a recording-id where `segments` cuts recordings into utterances.
 Two things differ from Kaldi: a relative audio path is relative to the data directory, so that it can be moved together
-with its audio, and `wav.scp` may not hold shell commands.
+with its audio, and commands in `wav.scp` are never run. Of a `sph2pipe` pipe the SPHERE file itself is read;
+`x.ark:123` is a WAV file in one of Kaldi's archives, from that byte on.
 """
 
 import functools
@@ -28,6 +29,11 @@ MAX_PROBLEMS = 10  # problems that one error spells out; the others it counts
 CONTENT = {"wav.scp": "audio", "segments": "segment", "text": "transcript", "utt2spk": "speaker",
            "spk2utt": "utterances", "utt2dur": "duration"}
 
+# sph2pipe -f wav [-p] [-c CHANNEL, from 1] FILE |, with nothing in it that a shell would change.
+SPH2PIPE = re.compile(r"(?:\S*/)?sph2pipe +-f +wav(?: +-p)?(?: +-c +([12]))?(?: +-p)? "
+                      r"+(?!-)([^\s'\"\\$`|&;<>(){}*?~#]+) *\|")
+ARCHIVED = re.compile(r"(.+):(\d+)")
+
 Table = dict[str, tuple[int, str]]  # key -> (number of its line, the rest of the line)
 
 log = logging.getLogger(__name__)
@@ -44,6 +50,8 @@ class Utterance:
     start: float | None = None  # seconds into `audio`; None: the whole file
     end: float | None = None  # seconds into `audio`; None: to its end
     speed: float = field(default=1.0, repr=False)  # how many times as fast as recorded it is heard
+    channel: int | None = None  # of `audio`, from 0; None: its only one, or the setting fbank.channel
+    offset: int | None = None  # byte of `audio`, a Kaldi archive, where a WAV file begins; None: it is audio itself
 
 
 def at_speed(utterance: Utterance, speed: float) -> Utterance:
@@ -66,10 +74,11 @@ def with_copies(utterances: Sequence[Utterance], speeds: Iterable[float], where:
     return [*utterances, *copies]
 
 
-def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
+def read_data_dir(directory: Path, transcribed: bool = True, audio: bool = True) -> list[Utterance]:
     """The utterances of a data directory, sorted by id as bytes, after every check of its files.
 
-    transcribed: false: there need be no `text`, and it is not looked at; the utterances have no words.
+    transcribed: false: there need be no `text`, and it is not looked at; the utterances have no words. audio: false:
+    the audio files need not be there, for stages that do not read them.
     Raises FileNotFoundError if there is no such directory, and one ValueError with a line
     `file:line: problem; remedy` for each of the first 10 problems of its files.
     """
@@ -82,7 +91,7 @@ def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
     listed_in = "text" if transcribed else "utt2spk"  # all other files are held against this one
     tables = {name: _read_table(directory / name, problems, remedy)
               for name in ("wav.scp", *["text"] * transcribed, "utt2spk", *optional)}
-    audio = _check_audio(directory, tables["wav.scp"], problems)
+    recordings = _check_audio(directory, tables["wav.scp"], audio, problems)
     times = {}
     if "segments" in tables:
         times = _check_segments(directory, tables["segments"], tables["wav.scp"], problems)
@@ -100,14 +109,20 @@ def read_data_dir(directory: Path, transcribed: bool = True) -> list[Utterance]:
     for utterance, (_, words) in tables[listed_in].items():
         recording, start, end = times.get(utterance, (utterance, None, None))
         speaker = tables["utt2spk"][utterance][1]
-        utterances.append(Utterance(utterance, speaker, audio[recording],
-                                    tuple(fields(words)) if transcribed else (), start, end))
+        path, channel, offset = recordings[recording]
+        utterances.append(Utterance(utterance, speaker, path, tuple(fields(words)) if transcribed else (), start, end,
+                                    channel=channel, offset=offset))
     if "spk2utt" not in tables:
         _notice(f"{directory}: no spk2utt; utt2spk says as much")
     if times and (unused := tables["wav.scp"].keys() - {recording for recording, _, _ in times.values()}):
-        _notice(f"{directory}/wav.scp: no segment is cut from {len(unused)} of {len(audio)} recordings, such as "
+        _notice(f"{directory}/wav.scp: no segment is cut from {len(unused)} of {len(recordings)} recordings, such as "
                 f"{min(unused)}; they are not used")
     return utterances
+
+
+def read_words(directory: Path) -> dict[str, tuple[str, ...]]:
+    """What is said in every utterance of a data directory; its audio is not looked for."""
+    return {utterance.id: utterance.words for utterance in read_data_dir(directory, audio=False)}
 
 
 @functools.cache  # so that a process logs each once, however often it reads the directory
@@ -115,15 +130,17 @@ def _notice(message: str) -> None:
     log.info("%s", message)
 
 
-def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
+def write_data_dir(directory: Path, utterances: Iterable[Utterance], movable: Path | None = None) -> None:
     """Writes a data directory, with `utt2dur` from the audio files' headers, and reads it again to check it.
 
-    Audio that lies in the data directory's parent is written with a relative path, so that the parent can be
-    moved; other audio with an absolute one. A recording with segments takes the id of its first utterance.
-    Raises what `read_data_dir` and `decant.feat.audio.duration` raise, and ValueError if there are no utterances, two
-    have the same id, only some have a start, one has an end alone, or one would not be read back the same.
+    Audio that lies in the folder `movable` (by default the data directory's parent) is written with a relative path,
+    so that the folder can be moved as a whole; other audio with an absolute one. A recording with segments takes the
+    id of its first utterance. Raises what `read_data_dir` raises, and ValueError if there are no utterances, two have
+    the same id, only some have a start, one has an end alone, one would not be read back the same, or audio files
+    cannot be used, each of which the log names.
     """
     directory = Path(directory)
+    movable = directory.parent if movable is None else movable
     utterances = sorted(utterances, key=lambda utterance: utterance.id)
     if not utterances:
         raise ValueError(f"{directory}: there are no utterances to write")
@@ -141,13 +158,15 @@ def write_data_dir(directory: Path, utterances: Iterable[Utterance]) -> None:
             raise ValueError(f"{directory}: {str(utterance.audio)!r} would not be read back as one path; rename it")
 
     tables: dict[str, dict[str, object]] = {"wav.scp": {}, "utt2dur": {}} | ({"segments": {}} if cut else {})
-    recordings: dict[Path, str] = {}
+    recordings: dict[tuple, str] = {}
+    seconds = _durations(directory, utterances)
     utterances_of = defaultdict(list)
     for utterance in utterances:
         utterances_of[utterance.speaker].append(utterance.id)
-        recording = recordings.setdefault(utterance.audio, utterance.id) if cut else utterance.id
-        tables["wav.scp"][recording] = _movable(utterance.audio, directory)
-        end = duration(utterance.audio) if utterance.end is None else utterance.end
+        source = utterance.audio, utterance.channel, utterance.offset
+        recording = recordings.setdefault(source, utterance.id) if cut else utterance.id
+        tables["wav.scp"][recording] = _wav_scp_entry(utterance, directory, movable)
+        end = seconds[utterance.audio, utterance.offset] if utterance.end is None else utterance.end
         tables["utt2dur"][utterance.id] = end - (utterance.start or 0.0)
         if cut:
             tables["segments"][utterance.id] = (f"{recording} {utterance.start} "
@@ -222,18 +241,41 @@ def _read_table(path: Path, problems: list[str], remedy: str) -> Table:
     return table
 
 
-def _check_audio(directory: Path, wav_scp: Table, problems: list[str]) -> dict[str, Path]:
-    """The audio file of every recording, each looked up once."""
+def _check_audio(directory: Path, wav_scp: Table, look: bool,
+                 problems: list[str]) -> dict[str, tuple[Path, int | None, int | None]]:
+    """(audio file, channel, offset) of every recording, as in Utterance; look: whether the files are there, too."""
     audio = {}
     for recording, (line, value) in wav_scp.items():
-        audio[recording] = directory / value
-        if "|" in value:
-            problems.append(f"{directory}/wav.scp:{line}: {value!r} is a shell command, which is never run; write "
-                            "its output to an audio file and name that")
-        elif value and not audio[recording].is_file():
-            problems.append(f"{directory}/wav.scp:{line}: no audio file {audio[recording]}; restore it or remove "
+        path, channel, offset = value, None, None
+        if piped := SPH2PIPE.fullmatch(value):
+            channel, path = piped[1] and int(piped[1]) - 1, piped[2]
+        elif archived := ARCHIVED.fullmatch(value):
+            path, offset = archived[1], int(archived[2])
+        audio[recording] = directory / path, channel, offset
+        if "|" in path:
+            problems.append(f"{directory}/wav.scp:{line}: {value!r} is a shell command, which is never run (only "
+                            "`sph2pipe -f wav [-p] [-c CHANNEL] FILE |` is understood); write its output to an audio "
+                            "file and name that")
+        elif look and value and not audio[recording][0].is_file():
+            problems.append(f"{directory}/wav.scp:{line}: no audio file {directory / path}; restore it or remove "
                             f"{recording}")
     return audio
+
+
+def _durations(directory: Path, utterances: Iterable[Utterance]) -> dict[tuple[Path, int | None], float]:
+    """Seconds of each (audio file, offset); ValueError if some cannot be used, after the log has named all of them."""
+    seconds, problems = {}, []
+    for source in dict.fromkeys((utterance.audio, utterance.offset) for utterance in utterances):
+        try:
+            seconds[source] = duration(*source)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    for problem in problems:
+        log.warning("%s", problem)
+    if problems:
+        raise ValueError(f"{directory}: {len(problems)} of {len(seconds) + len(problems)} audio files cannot be used; "
+                         f"the log names each, the first is {problems[0]}")
+    return seconds
 
 
 def _check_segments(
@@ -291,6 +333,9 @@ def _seconds(text: str) -> float:
         return math.nan
 
 
-def _movable(audio: Path, directory: Path) -> str:
-    audio, parent = os.path.abspath(audio), os.path.abspath(directory.parent)
-    return os.path.relpath(audio, directory) if Path(audio).is_relative_to(parent) else audio
+def _wav_scp_entry(utterance: Utterance, directory: Path, movable: Path) -> str:
+    """What `wav.scp` says of an utterance's audio."""
+    audio = os.path.abspath(utterance.audio)
+    path = os.path.relpath(audio, directory) if Path(audio).is_relative_to(os.path.abspath(movable)) else audio
+    path = path if utterance.offset is None else f"{path}:{utterance.offset}"
+    return path if utterance.channel is None else f"sph2pipe -f wav -p -c {utterance.channel + 1} {path} |"

@@ -80,14 +80,14 @@ def fbank(samples: np.ndarray | torch.Tensor, config: FbankConfig) -> torch.Tens
     """Log-mel filterbank frames (natural log), not normalised: float32 [T, F] of samples [N] on the 16-bit scale.
 
     T is 1 + (N - window) // shift with snip_edges, (N + shift // 2) // shift without. Raises ValueError if N is
-    less than a window.
+    less than a window, or if the samples are so large that frames are not finite.
     """
     if len(samples) < config.window:
         raise ValueError(f"{len(samples)} samples are fewer than a window of {config.window}; leave them out")
     with torch.random.fork_rng(devices=[], enabled=config.dither > 0):
         if config.dither > 0:
             torch.manual_seed(0)  # so that frames depend on nothing but samples and settings
-        return kaldi.fbank(
+        frames = kaldi.fbank(
             torch.as_tensor(samples, dtype=torch.float32).unsqueeze(0),
             num_mel_bins=config.num_bins,
             sample_frequency=config.sample_rate,
@@ -98,6 +98,10 @@ def fbank(samples: np.ndarray | torch.Tensor, config: FbankConfig) -> torch.Tens
             snip_edges=config.snip_edges,
             dither=config.dither,
         )
+    if not frames.isfinite().all():
+        raise ValueError(f"samples of up to {float(abs(samples).max()):g}, where 16 bits end at 32768, give frames "
+                         "that are not finite; make the file again")
+    return frames
 
 
 def cmvn_statistics(frames: np.ndarray) -> np.ndarray:
@@ -132,11 +136,11 @@ def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: 
                       transcribed: bool = True, speeds: Sequence[float] = ()) -> dict[str, str]:
     """Computes the feature folder `out_dir` of a data directory in `jobs` processes.
 
-    Returns the utterances that are shorter than a window, each with the reason, as in `unusable.txt`; the caller
-    decides how many are too many. transcribed: as in read_data_dir. speeds: of the utterances' copies
-    (decant.feat.data_dir.at_speed), which then take their place. The result does not depend on `jobs`. A run that
-    was interrupted goes on at the first chunk that is not whole. Raises what reading the data directory and its audio
-    does, and ValueError if no utterance has a frame.
+    Returns the utterances whose audio cannot be read or is shorter than a window, each with the reason, as in
+    `unusable.txt`; the caller decides how many are too many. transcribed: as in read_data_dir. speeds: of the
+    utterances' copies (decant.feat.data_dir.at_speed), which then take their place. The result does not depend on
+    `jobs`. A run that was interrupted goes on at the first chunk that is not whole. Raises what reading the data
+    directory does, and ValueError if no utterance has a frame.
     """
     data_dir, out_dir = Path(data_dir), Path(out_dir)
     utterances = read_data_dir(data_dir, transcribed)
@@ -161,8 +165,9 @@ def compute_fbank_dir(data_dir: Path, out_dir: Path, config: FbankConfig, jobs: 
         unusable |= read_unusable(chunk)
     parts = [chunk for chunk in chunks if (chunk / "feats.scp").stat().st_size > 0]
     if not parts:
-        raise ValueError(f"{data_dir}: every utterance is shorter than a window of {config.frame_length_ms} ms; "
-                         "look at the audio")
+        utterance, reason = next(iter(unusable.items()))
+        raise ValueError(f"{data_dir}: none of {len(unusable)} utterances can be used; the first is {utterance}: "
+                         f"{reason}")
     for part in parts:
         for speaker, more in read_matrices(part / "cmvn.scp"):
             statistics[speaker] = statistics.get(speaker, 0) + more
@@ -192,7 +197,16 @@ def load_features(
             reason = read_unusable(features_dir).get(utterance, "it is not in the data directory")
             raise ValueError(f"{features_dir}/feats.scp: no frames of utterance {utterance}: {reason}; leave it out")
         frames = read_matrix(places[utterance])
+        check_finite(frames, features_dir, utterance)
         yield utterance, as_networks_see(frames, normalisation, statistics[speaker_of[utterance]])
+
+
+def check_finite(frames: np.ndarray, features_dir: Path, utterance: str) -> None:
+    """Raises ValueError for frames [T, F] of a feature folder that hold NaN or infinity."""
+    if not np.isfinite(frames).all():
+        bad = np.flatnonzero(~np.isfinite(frames).all(axis=1))[0]
+        raise ValueError(f"{features_dir}/feats.scp: frame {bad} of utterance {utterance} is not finite; compute the "
+                         "filterbanks again")
 
 
 def read_speakers(features_dir: Path) -> dict[str, str]:
@@ -230,7 +244,8 @@ def check_same_features(expected: FbankConfig, found: FbankConfig, where: str) -
 
 def _fingerprint(utterances: Sequence[Utterance], config: FbankConfig) -> str:
     files = [utterance.audio.stat() for utterance in utterances]
-    content = [(u.id, u.speaker, str(u.audio), u.start, u.end, u.speed, file.st_size, file.st_mtime_ns)
+    content = [(u.id, u.speaker, str(u.audio), u.start, u.end, u.speed, u.channel, u.offset, file.st_size,
+                file.st_mtime_ns)
                for u, file in zip(utterances, files, strict=True)]
     return hashlib.sha256(repr((config, content)).encode()).hexdigest()[:16]
 
@@ -243,16 +258,12 @@ def _compute_chunk(chunk: Path, utterances: Sequence[Utterance], config: FbankCo
     statistics: dict[str, np.ndarray] = {}
 
     def frames() -> Iterator[tuple[str, np.ndarray]]:
-        channel = None if config.channel < 0 else config.channel
         for utterance in utterances:
-            samples = read_audio(utterance.audio, config.sample_rate, utterance.start, utterance.end, channel,
-                                 utterance.speed)
-            if len(samples) < config.window:
-                milliseconds = 1000 * len(samples) / config.sample_rate
-                unusable[utterance.id] = (f"{milliseconds:.1f} ms of audio are less than a window of "
-                                          f"{config.frame_length_ms} ms")
+            try:
+                features = _fbank_of(utterance, config)
+            except (ValueError, OSError) as error:
+                unusable[utterance.id] = " ".join(str(error).split())
                 continue
-            features = fbank(samples, config).numpy()
             statistics[utterance.speaker] = statistics.get(utterance.speaker, 0) + cmvn_statistics(features)
             yield utterance.id, features
 
@@ -260,6 +271,16 @@ def _compute_chunk(chunk: Path, utterances: Sequence[Utterance], config: FbankCo
     write_matrices(temporary / "cmvn", sorted(statistics.items()))
     write_unusable(temporary, unusable)
     temporary.rename(chunk)
+
+
+def _fbank_of(utterance: Utterance, config: FbankConfig) -> np.ndarray:
+    channel = None if config.channel < 0 else config.channel
+    samples = read_audio(utterance.audio, config.sample_rate, utterance.start, utterance.end,
+                         channel if utterance.channel is None else utterance.channel, utterance.speed, utterance.offset)
+    if len(samples) < config.window:
+        raise ValueError(f"{1000 * len(samples) / config.sample_rate:.1f} ms of audio are less than a window of "
+                         f"{config.frame_length_ms} ms")
+    return fbank(samples, config).numpy()
 
 
 def _write_table(path: Path, table: dict[str, str]) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from decant.feat.lda_mllt import check_independent
+
 MIN_FRAMES = 500  # of speech; fewer leave a speaker's features as they are (Kaldi's fmllr-min-count)
 
 
@@ -48,7 +50,7 @@ def fmllr_statistics(frames: Tensor, precisions: Tensor, targets: Tensor) -> Fml
     """Of a speaker's frames [T, D]; precisions: [T, D], the mean over each frame's Gaussians, by their posteriors, of
     1 / variance; targets: [T, D], the same mean of mean / variance.
 
-    Raises numpy.linalg.LinAlgError for frames that do not vary in every direction.
+    Raises numpy.linalg.LinAlgError for frames that do not vary in every direction, up to rounding.
     """
     num_frames, dims = frames.shape
     extended = pad(frames, (0, 1), value=1.0)
@@ -59,7 +61,9 @@ def fmllr_statistics(frames: Tensor, precisions: Tensor, targets: Tensor) -> Fml
         upper += weights.double() @ (x[row] * x[column]).double().T
     weighted = upper.new_empty(dims, dims + 1, dims + 1)
     weighted[:, row, column] = weighted[:, column, row] = upper
-    return FmllrStatistics(num_frames, linear.numpy(), np.linalg.inv(weighted.numpy()))
+    covariances = np.linalg.inv(weighted.numpy())
+    check_independent(weighted.numpy(), covariances)
+    return FmllrStatistics(num_frames, linear.numpy(), covariances)
 
 
 def fmllr(speakers: Sequence[FmllrStatistics], num_iterations: int = 20) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from decant.feat.archive import read_matrices
 from decant.feat.cepstra import GmmFeatures, cepstra, differences
-from decant.feat.fbank import as_networks_see, read_fbank_config, read_speakers
+from decant.feat.fbank import as_networks_see, check_finite, read_fbank_config, read_speakers
 from decant.feat.fmllr import affine
 from decant.feat.lda_mllt import splice
 
@@ -66,9 +66,13 @@ class Filterbanks:
 
 
 def read_filterbanks(directory: Path) -> Filterbanks:
-    """The filterbanks of a feature folder, read into memory: 58 MB an hour of 40 bins."""
-    return Filterbanks(dict(read_matrices(directory / "feats.scp")), read_speakers(directory),
-                       dict(read_matrices(directory / "cmvn.scp")), read_fbank_config(directory).normalisation)
+    """The filterbanks of a feature folder, read into memory: 58 MB an hour of 40 bins. Raises ValueError for frames
+    that are not finite."""
+    frames = dict(read_matrices(directory / "feats.scp"))
+    for utterance, x in frames.items():
+        check_finite(x, directory, utterance)
+    return Filterbanks(frames, read_speakers(directory), dict(read_matrices(directory / "cmvn.scp")),
+                       read_fbank_config(directory).normalisation)
 
 
 def read_transforms(prefix: Path) -> dict[str, Tensor]:

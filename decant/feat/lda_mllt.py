@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_INFLATION = 1e6  # of a feature's variance by the others; of the demo's, 50 at most (spliced cepstra)
+
 
 def splice(features: np.ndarray, context: int) -> np.ndarray:
     """Each frame with its neighbours, `context` on each side, the ends repeated: [T, (2 context + 1) C]."""
@@ -20,11 +22,23 @@ def splice(features: np.ndarray, context: int) -> np.ndarray:
     return np.concatenate([padded[i:i + len(features)] for i in range(2 * context + 1)], axis=1)
 
 
+def check_independent(matrices: np.ndarray, inverses: np.ndarray) -> None:
+    """Raises numpy.linalg.LinAlgError for symmetric [..., D, D] that are singular, or nearly: where less than a
+    millionth of a feature's scatter is its own, and not that of the others (its variance inflation factor).
+
+    In exact numbers an inverse fails there; rounded ones give some inverse, and a transform without sense.
+    """
+    factors = np.diagonal(matrices, axis1=-2, axis2=-1) * np.diagonal(inverses, axis1=-2, axis2=-1)
+    if not ((factors > 0) & (factors < MOST_INFLATION)).all():
+        raise np.linalg.LinAlgError("singular, or nearly")
+
+
 def lda(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> np.ndarray:
     """The `dim` directions that separate the classes best: float64 [D, C], the mean covariance inside a class becomes
     the identity. From (features [T, C], classes int64 [T]) of all utterances.
 
-    Raises ValueError if there are fewer features, or not more classes, than directions asked for.
+    Raises ValueError if there are fewer features, or not more classes, than directions asked for, or if features do not
+    vary independently of each other inside the classes.
     """
     counts, sums, second = np.zeros(0), None, None
     for features, classes in utterances:
@@ -44,7 +58,13 @@ def lda(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> np.nda
     means = sums[seen] / counts[seen, None]
     between = (means - mean).T * (counts[seen] / total) @ (means - mean)
     within = second / total - np.outer(mean, mean) - between
-    whiten = np.linalg.inv(np.linalg.cholesky(within))
+    try:
+        whiten = np.linalg.inv(np.linalg.cholesky(within))
+        check_independent(within, whiten.T @ whiten)
+    except np.linalg.LinAlgError:
+        raise ValueError(f"LDA: in {total:.0f} frames the {len(mean)} features do not vary independently of each other "
+                         "inside the states (some are constant, or combinations of others); look at the audio, or "
+                         "lower lda_context") from None
     _, directions = np.linalg.eigh(whiten @ between @ whiten.T)
     return directions[:, ::-1][:, :dim].T @ whiten
 
@@ -62,8 +82,17 @@ def mllt_statistics(features: Tensor, posteriors: Tensor, means: Tensor, varianc
 
 def mllt(statistics: Tensor, num_frames: float, num_iterations: int = 100) -> Tensor:
     """The square transform that maximises the likelihood, float64 [D, D], from `mllt_statistics` of all states: row by
-    row, each from the cofactors of the others (Gales 1999, appendix A)."""
-    inverses = torch.linalg.inv(statistics)
+    row, each from the cofactors of the others (Gales 1999, appendix A).
+
+    Raises ValueError if features do not vary independently of each other.
+    """
+    try:
+        inverses = torch.linalg.inv(statistics)
+        check_independent(statistics.numpy(), inverses.numpy())
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError):
+        raise ValueError(f"MLLT: in {num_frames:.0f} frames the {len(statistics)} features do not vary independently "
+                         "of each other inside the states (some are constant, or combinations of others); look at the "
+                         "audio, or lower lda_dim") from None
     transform = torch.eye(len(statistics), dtype=torch.float64)
     for _ in range(num_iterations):
         before = transform.clone()

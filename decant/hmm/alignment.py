@@ -38,7 +38,8 @@ def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> 
     """The best path of every utterance, exact (no beam).
 
     log_likelihoods: float32 [T, S] of each utterance, all on one device. None stands for an utterance whose final
-    state no path reaches: it has fewer frames than its transcript has states.
+    state no path reaches: it has fewer frames than its transcript has states. Raises FloatingPointError where they are
+    NaN or infinite.
     """
     device = log_likelihoods[0].device
     lengths = torch.tensor([len(x) for x in log_likelihoods], device=device)
@@ -68,6 +69,8 @@ def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> 
         state = torch.where(t < lengths, before.gather(1, choice)[:, 0], state)
     states[0] = state
     states, total = states.cpu().numpy(), total.cpu().numpy()
+    if not (total < np.inf).all():  # -inf: no path; NaN is not less
+        raise FloatingPointError("log-likelihoods are NaN or infinite; look at the model and the features")
     paths: list[BestPath | None] = []
     for b, graph in enumerate(graphs):
         mine = states[:len(log_likelihoods[b]), b]

@@ -175,8 +175,9 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
         try:
             return fmllr_statistics(*statistics)
         except np.linalg.LinAlgError:
-            raise ValueError(f"speaker {speaker}: the frames of speech lie in a plane, so that no transform can be "
-                             "estimated; look at the audio, or leave it out") from None
+            raise ValueError(f"speaker {speaker}: the frames of speech lie in a plane (features are constant, or "
+                             "combinations of others), so that no transform can be estimated; look at the audio, or "
+                             "leave it out") from None
 
     transforms = {speaker: identity(gmm.means.shape[2]) for speaker in sorted(set(speakers))}
     of_speaker: dict[str, list[int]] = {speaker: [] for speaker in transforms}
@@ -201,6 +202,9 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
                           for part in zip(*parts, strict=True))
             split_frames = frames.split([counts[speaker] for speaker in names])
             transforms |= zip(names, fmllr(list(pool.map(of_one, names, split_frames, *statistics))), strict=True)
+    for speaker, transform in transforms.items():
+        if not transform.isfinite().all():
+            raise ValueError(f"speaker {speaker}: the transform is not finite; look at the audio, or leave it out")
     return transforms
 
 

@@ -6,6 +6,7 @@ rounds until the asked number of Gaussians is reached, shared out by occupancy t
 The letters: T frames, D feature dimensions.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,13 +101,14 @@ def train_gmm(
 
     features: float32 [T, D] of every utterance; labels: its pdf-ids (int64 [T]) to begin with, until the first round
     that aligns anew. The rounds mllt_iterations turn the features to suit diagonal covariances, the rounds
-    fmllr_iterations adapt those of each utterance's speaker. An utterance that cannot be aligned takes no part.
+    fmllr_iterations adapt those of each utterance's speaker. An utterance that cannot be aligned takes no part. Raises
+    ValueError if none can, and FloatingPointError if the likelihood is not finite.
     """
     transform = torch.eye(features[0].shape[1])
     adapted = {speaker: identity(len(transform)) for speaker in sorted(set(speakers))}
     frames = torch.cat(list(features))
     gmm = DiagonalGmm(torch.zeros(transitions.num_pdfs, 1), frames.mean(dim=0).expand(transitions.num_pdfs, 1, -1),
-                      frames.var(dim=0).expand(transitions.num_pdfs, 1, -1))
+                      frames.var(dim=0).clamp(min=config.variance_floor).expand(transitions.num_pdfs, 1, -1))
     for iteration in range(config.num_iterations + 1):
         if iteration in config.realign_iterations:
             graphs = [graph.reweighted(transitions) for graph in graphs]
@@ -130,6 +132,9 @@ def train_gmm(
             transform, features, x = turn @ transform, [frames @ turn.T for frames in features], x @ turn.T
             gmm.means = gmm.means @ turn.T
         gmm, log_likelihood = reestimate(gmm, x, pdfs, config.variance_floor)
+        if not math.isfinite(log_likelihood):
+            raise FloatingPointError(f"round {iteration}: the log-likelihood is {log_likelihood}; look at the features "
+                                     "and at state_tying and triphone in the config")
         grown = min(iteration / config.last_split_iteration, 1.0)
         target = round(transitions.num_pdfs + grown * (config.num_gaussians - transitions.num_pdfs))
         occupancies = torch.bincount(pdfs, minlength=transitions.num_pdfs).numpy()

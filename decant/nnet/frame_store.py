@@ -107,14 +107,20 @@ def free_memory(device: torch.device) -> int:
 
 
 def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore:
-    """A store, in memory, of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ."""
+    """A store, in memory, of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ, or if a
+    value is not finite in float16."""
     names, frames, pdfs = [], [], []
     for name, x, labels in utterances:
         if len(x) != len(labels):
             raise ValueError(f"utterance {name} has {len(x)} frames and {len(labels)} labels; align again with these "
                              "features")
         names.append(name)
-        frames.append(torch.from_numpy(x.astype(np.float16)))
+        with np.errstate(over="ignore"):
+            frames.append(torch.from_numpy(x.astype(np.float16)))
+        if not frames[-1].isfinite().all():
+            frame, feature = np.argwhere(~frames[-1].isfinite().numpy())[0]
+            raise ValueError(f"utterance {name}: feature {feature} of frame {frame} is {x[frame, feature]:g}; a frame "
+                             "store holds numbers up to 65504; look at its audio and its speaker's, or leave it out")
         pdfs.append(torch.from_numpy(labels.astype(np.int32)))
     if not names:
         raise ValueError("no utterances to store; look at unusable.txt")

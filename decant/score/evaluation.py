@@ -18,7 +18,7 @@ import torch
 from decant.distill.scorer import score
 from decant.experiment import Experiment
 from decant.feat.archive import read_int_vectors
-from decant.feat.data_dir import read_data_dir
+from decant.feat.data_dir import read_words
 from decant.files import atomic_path
 from decant.parallel import parallel_map
 from decant.score.results import COMPARED, Comparison, ResultRow
@@ -69,7 +69,7 @@ class Evaluation:
 
         graph = self.experiment.graph(system.states)
         grid = self.engine.decode(log_likelihoods(), graph, settings, self.search, self.jobs)
-        refs = {utterance.id: utterance.words for utterance in read_data_dir(self.experiment.data(split))}
+        refs = read_words(self.experiment.data(split))
         # An utterance too short for a frame is recognised as nothing: its words count as deleted.
         return refs, {setting: Hypotheses(dict.fromkeys(refs, ()) | found.words, found.partial)
                       for setting, found in grid.items()}, right
