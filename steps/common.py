@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from decant.nnet import data_parallel
-from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")
 SPLITS = ("train", "dev", "test")
@@ -57,7 +56,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
                        ("engine", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
-    end_with_parent()
+    sys.stdout.reconfigure(errors="backslashreplace")  # any word on any terminal
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR  # RANK: torchrun's
     logging.basicConfig(level=level, format="%(message)s", handlers=[
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])

@@ -4,7 +4,6 @@ LM weight and word insertion penalty belong to a system's variant: those with wh
 fewest errors on dev. A run's own choice would be one of dev's accidents where dev is small."""
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -263,7 +262,6 @@ def main(stage: Stage) -> None:
     write_results(stage.out / "results.json", rows)
     write_comparisons(stage.out / "comparisons.json", comparisons(stage, everything))
     write_regularization(stage.out / "regularization.json", regularization_rows(stage))
-    shutil.copyfile(stage.out / "results.json", stage.exp / "results.json")
 
 
 if __name__ == "__main__":
