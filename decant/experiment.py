@@ -46,13 +46,14 @@ class Experiment:
     """The folders of an experiment as one stage sees them: its own, where it is at work, and those that it declares.
 
     root: the experiment's folder. stage, out: the stage at work and the folder that it writes, under whatever name.
-    reads: the stages that it may look at, None for all (tools, tests).
+    reads: the stages that it may look at; there: those of them that the recipe has; None for all (tools, tests).
     """
 
     root: Path
     stage: str = ""
     out: Path | None = None
     reads: frozenset[str] | None = None
+    there: frozenset[str] | None = None
 
     def folder(self, stage: str) -> Path:
         """The folder of a stage. Raises ValueError for one that the stage at work has not declared."""
@@ -64,8 +65,8 @@ class Experiment:
         return self.root / stage
 
     def has(self, stage: str) -> bool:
-        """Whether a stage's folder is there: a recipe may leave stages out."""
-        return self.folder(stage).exists()
+        """Whether the recipe has run a stage that it might have left out."""
+        return self.folder(stage).exists() if self.there is None else stage in self.there or stage == self.stage
 
     # Corpus, words and features
 

@@ -10,19 +10,24 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decant.disk import sync
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
-    A process killed inside the block leaves `path` as it was, and so does a full disk; its OSError names the file. The
-    temporary name starts with a dot and ends as `path` does, so that writers that look at the suffix work.
+    A process killed inside the block leaves `path` as it was, and so does a power cut, and a full disk; its OSError
+    names the file. The temporary name starts with a dot and ends as `path` does, so that writers that look at the
+    suffix work.
     """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        sync(temporary)  # or its name could be on disk before its contents
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError as error:
         error.filename = error.filename or str(path)
         raise

@@ -26,7 +26,7 @@ from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.files import atomic_path
 from decant.progress import progress
-from steps.common import Stage, logger, run_step
+from steps.stage_program import Stage, logger, run_step
 
 REVISION = "b567d132f43304e70a2b2eca6077f22255311812"
 URL = f"https://github.com/cmusphinx/an4/archive/{REVISION}.tar.gz"

@@ -17,10 +17,7 @@ The package `espeakng-loader` holds eSpeak NG, whose licence is the GPL, version
 import dataclasses
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import threading
 from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -29,6 +26,7 @@ import numpy as np
 import soundfile
 
 from decant.files import atomic_path
+from decant.parallel import end_with_parent, forkserver
 from decant.progress import progress
 from local.espeak_grammar import draw_sentence, spoken_text, vocabulary, word
 from local.espeak_noise import (
@@ -152,8 +150,7 @@ def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, j
     """Records speakers that have no folder in `audio` yet, `jobs` at a time; RuntimeError if one fails."""
     for remains in audio.glob(".*"):  # of a run that was killed
         shutil.rmtree(remains)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["decant.progress", "soundfile"])  # imported once, not once a speaker
+    context = forkserver("decant.parallel", "soundfile")  # imported once, not once a speaker
 
     def record(speaker: Speaker) -> None:
         process = context.Process(target=_record_in_own_process, args=(speaker, config, audio / speaker.id, words))
@@ -169,14 +166,8 @@ def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, j
 
 
 def _record_in_own_process(*arguments) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()  # if a run is killed, what its processes still write must not meet the next run
     record_speaker(*arguments)
-
-
-def _end_with_parent() -> None:
-    """If a run is killed, what its processes still write must not meet the next run."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def write_corpus(out: Path, config: CorpusConfig, jobs: int = 1) -> None:
@@ -241,6 +232,6 @@ def main(stage) -> None:
 
 
 if __name__ == "__main__":
-    from steps.common import run_step  # here, for the same reason
+    from steps.stage_program import run_step  # here, for the same reason
 
     run_step(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.lang.lexicon import make_lexicon, write_lexicon
 from decant.text import read_fields
-from steps.common import Stage, logger, run_step
+from steps.stage_program import Stage, logger, run_step
 
 
 @dataclass(frozen=True)

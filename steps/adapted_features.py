@@ -9,7 +9,7 @@ from decant.feat.front_end import Filterbanks
 from decant.hmm.system import read_system
 from decant.lang.lexicon import read_lexicon
 from decant.search.adaptation import Adaptation, AdaptationConfig, Words
-from steps.common import Stage
+from steps.stage_program import Stage
 
 
 def adaptation(stage: Stage) -> Adaptation:

@@ -13,9 +13,9 @@ from decant.files import atomic_path
 from decant.hmm.system import read_system
 from decant.lang.lexicon import read_lexicon
 from decant.nnet.frame_store import FramesConfig, write_labelled_store
-from steps.common import Stage, run_step
 from steps.label_with_mixtures import label_with_mixtures
 from steps.label_with_network import label_with_network
+from steps.stage_program import Stage, run_step
 
 
 def main(stage: Stage) -> None:

@@ -2,7 +2,7 @@
 
 from decant.feat.data_dir import UtterancesConfig, check_unusable, read_data_dir
 from decant.feat.fbank import FbankConfig, compute_fbank_dir
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 
 
 def main(stage: Stage) -> None:

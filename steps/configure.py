@@ -1,9 +1,10 @@
 """Reads run.sh's options and the recipe's TOML, checks every field, then turns into the recipe's list of stages.
 
-    run.sh [--stage N] [--stop-stage M] [--list] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
+    run.sh [--stage N] [--stop-stage M] [--list] [--verify] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
            [--processes N] [--device auto|cpu|cuda] [--engine kaldi|k2] [--<table>.<field> VALUE ...]
 """
 
+import errno
 import fcntl
 import hashlib
 import importlib
@@ -32,6 +33,7 @@ from decant.score.scoring import ScoringConfig
 from decant.search.adaptation import AdaptationConfig
 from decant.search.beam_search import SearchConfig
 from decant.search.k2_engine import check_python
+from steps.stage_record import verify
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
@@ -54,6 +56,8 @@ def main() -> None:
     parser.add_argument("--stage", type=int | None, help="run again from this stage on, done or not")
     parser.add_argument("--stop-stage", type=int, default=99, help="the last stage to run")
     parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
+    parser.add_argument("--verify", action="store_true", help="read what the stages wrote again, run nothing; exit "
+                        "status 1 if a file is not what it was")
     parser.add_argument("--corpus", default="", help="folder that holds the corpus already, instead of a download")
     parser.add_argument("--conf", default="", help=f"the recipe's settings [conf/{recipe}.toml]")
     parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
@@ -89,11 +93,13 @@ def main() -> None:
     for table, field, content in (("state_tying", "questions", Path.read_bytes),
                                   ("soft_targets", "unlabelled", audio_of)):
         if given := getattr(configured[table], field):
-            configured[table] = replace(configured[table], **{field: str(here / given)})
-            digest = hashlib.sha256(content(here / given)).hexdigest()
-            config[table][field] = f"{here / given} (SHA-256 {digest})"
+            path = (here / given).resolve()
+            configured[table] = replace(configured[table], **{field: str(path)})
+            config[table][field] = f"{path} (SHA-256 {hashlib.sha256(content(path)).hexdigest()})"
 
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
+    if options.verify:
+        sys.exit(1 if verify(exp) else 0)
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
            "processes": options.processes, "device": options.device, "engine": options.engine,
@@ -106,9 +112,17 @@ def main() -> None:
 
 
 def audio_of(directory: Path) -> bytes:
-    """Which audio is whose in a data directory without transcripts; ValueError, before any work, if it is faulty."""
+    """Which audio is whose in a data directory without transcripts, and of every audio file its size and 4 KB from its
+    middle, where other recordings differ; ValueError, before any work, if it is faulty."""
     try:
-        return repr(read_data_dir(directory, transcribed=False)).encode()
+        utterances = read_data_dir(directory, transcribed=False)
+        facts = []
+        for path in dict.fromkeys(utterance.audio for utterance in utterances):
+            with open(path, "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(size // 2)
+                facts.append((size, file.read(4096)))
+        return repr((utterances, facts)).encode()
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"soft_targets.unlabelled: {error}") from error
 
@@ -120,6 +134,11 @@ def take_lock(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"{path.parent}: another run is working here; wait for it, or take another --exp") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            raise
+        print(f"warning: {path.parent}: this file system has no locks ({error.strerror}): nothing keeps a second run "
+              "from working here at the same time; see to it that there is none", file=sys.stderr)
     os.set_inheritable(lock, True)
     return lock
 

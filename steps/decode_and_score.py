@@ -9,7 +9,7 @@ from decant.score.results import write_comparisons, write_results
 from decant.score.scoring import ScoringConfig
 from decant.score.systems import find_systems
 from decant.search.beam_search import SearchConfig
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 
 
 def main(stage: Stage) -> None:

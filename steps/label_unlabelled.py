@@ -15,7 +15,7 @@ from decant.lang.lexicon import read_lexicon
 from decant.nnet.frame_store import FramesConfig, read_frame_store, write_frame_store
 from decant.nnet.model_training import load_models
 from steps.adapted_features import adaptation, for_networks
-from steps.common import Stage, logger
+from steps.stage_program import Stage, logger
 
 
 def label_unlabelled(stage: Stage, teachers: tuple[Path, ...]) -> None:

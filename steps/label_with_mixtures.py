@@ -19,7 +19,7 @@ from decant.lang.lexicon import read_lexicon
 from decant.nnet.frame_store import FramesConfig, FrameStore, pack
 from decant.search.adaptation import Words
 from steps.adapted_features import adaptation, for_networks
-from steps.common import Stage, logger
+from steps.stage_program import Stage, logger
 
 
 def label_with_mixtures(stage: Stage, system: MixtureSystem, words: Words, fbank: Path, out: Path,

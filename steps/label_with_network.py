@@ -13,7 +13,7 @@ from decant.nnet.acoustic_model import AcousticModelConfig, load_model
 from decant.nnet.frame_store import FramesConfig, read_frame_store, write_labelled_store
 from decant.nnet.model_training import read_task, train_new_models
 from decant.nnet.objectives import hard_labels
-from steps.common import Stage, logger
+from steps.stage_program import Stage, logger
 
 
 def label_with_network(stage: Stage, config: RealignmentConfig, number: int) -> None:

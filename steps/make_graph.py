@@ -3,7 +3,7 @@
 from decant.hmm.topology import read_transitions
 from decant.lang.lexicon import read_lexicon
 from decant.search.decoding_graph import build_graph
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 
 
 def main(stage: Stage) -> None:

@@ -13,8 +13,8 @@ from decant.nnet.acoustic_model import AcousticModel
 from decant.nnet.frame_store import FrameStore, read_frame_store
 from decant.nnet.model_training import load_models
 from decant.parallel import parallel_map
-from steps.common import Stage, run_step
 from steps.label_unlabelled import label_unlabelled
+from steps.stage_program import Stage, run_step
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from decant.lang.language_model import LanguageModelConfig, estimate_ngram, perp
 from decant.lang.lexicon import UNKNOWN_WORD, LexiconConfig, position_dependent, read_lexicon, write_lexicon
 from decant.lang.vocabulary import check_unknown, cover_words, known_words
 from decant.text import read_lines
-from steps.common import Stage, logger, run_step
+from steps.stage_program import Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:

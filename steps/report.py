@@ -6,7 +6,7 @@ from decant.feat.fbank import read_unusable
 from decant.files import atomic_path
 from decant.score.regularization_results import read_regularization, regularization_markdown, regularization_table
 from decant.score.results import read_comparisons, read_results, results_markdown, results_table
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 
 
 def main(stage: Stage) -> None:

@@ -1,9 +1,14 @@
 # The stages that all recipes share, by number; recipes/<corpus>/run.sh comes to them after its own.
 #
-#   stage NUMBER NAME [--reads STAGE ...] [--config TABLE ...] [--by-engine] [--by-processes] -- PROGRAM
+#   stage NUMBER NAME [--reads STAGE ...] [--reads-if-there STAGE ...] [--config TABLE ...] [--show FILE ...]
+#         [--by-engine] [--by-processes] -- PROGRAM
 #
 # runs PROGRAM unless the stage is done: it finds the named stages' folders in the experiment folder and the named
 # tables of the config in its own, which takes its name when the program has succeeded. Docs: steps/stage.py.
+#
+# A recipe leaves stages out by a line before this file's, with their numbers: SKIP_STAGES="8 9 10 11". The others keep
+# theirs. A stage may be left out if all that read it are left out too, or name it after --reads-if-there: 11; 10 and 11;
+# 8 to 11 (networks but no ensemble, or the students that learn from it); 7 to 11 (Gaussian mixtures alone).
 
 # Lexicon, symbol tables and language model: lexicon.txt, words.txt, phones.txt, lm.arpa
 stage 1 lang --reads data --config lexicon language_model -- steps/prepare_lang.py
@@ -48,8 +53,9 @@ stage 11 regularization --reads fbank alignment baseline \
   --by-processes -- steps/train_regularized.py
 
 # Every system on dev and test: decoded with what dev chose; results.json, regularization.json
-stage 13 score --reads data lang fbank monophone tied alignment graph baseline ensemble students \
-  regularization --config ensemble soft_targets distillation regularization search scoring \
+stage 13 score --reads data lang fbank monophone tied alignment graph \
+  --reads-if-there baseline ensemble students regularization \
+  --config ensemble soft_targets distillation regularization search scoring --show results.json \
   --by-engine -- steps/decode_and_score.py
 
 # The tables: results.json, RESULTS.md

@@ -14,4 +14,11 @@ if [ -z "${DECANT_RUN:-}" ]; then
   exec python -m steps.configure "recipes/$1/run.sh" "$@"
 fi
 
-stage() { python steps/stage.py "$@"; }
+# Stages that the recipe leaves out, by their numbers: see steps/stages.sh.
+SKIP_STAGES=""
+left_out=""
+
+stage() {
+  case " $SKIP_STAGES " in *" $1 "*) left_out="$left_out $2" ;; esac
+  DECANT_PARENT=$BASHPID DECANT_LEFT_OUT=$left_out python steps/stage.py "$@"
+}

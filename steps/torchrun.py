@@ -1,9 +1,9 @@
-"""torchrun, ended when the stage that started it is killed."""
+"""torchrun, whose processes end when it is killed: python -m steps.torchrun OPTION ... steps/lifetime.py PROGRAM ..."""
+
+import os
 
 from torch.distributed.run import main
 
-from steps.stage import end_with_parent
-
 if __name__ == "__main__":
-    end_with_parent()
+    os.environ["DECANT_PARENT"] = str(os.getpid())  # theirs
     main()

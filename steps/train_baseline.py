@@ -1,6 +1,6 @@
 """Stage 7: the baseline acoustic model, trained on the hard labels. It is the ensemble's first member."""
 
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 from steps.train_ensemble import train_members
 
 

@@ -10,7 +10,7 @@ from decant.nnet.model_training import read_task, train_new_models
 from decant.nnet.objectives import hard_labels
 from decant.nnet.training import TrainingConfig
 from decant.parallel import parallel_map
-from steps.common import Stage, run_step
+from steps.stage_program import Stage, run_step
 
 
 def train_members(stage: Stage, numbers: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from decant.hmm.state_tying import monophone_tree
 from decant.hmm.system import write_system
 from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
 from decant.lang.lexicon import read_lexicon
-from steps.common import Stage, logger, run_step
+from steps.stage_program import Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:

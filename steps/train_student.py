@@ -9,7 +9,7 @@ from decant.nnet.acoustic_model import AcousticModelConfig
 from decant.nnet.frame_store import read_frame_store
 from decant.nnet.model_training import load_models, read_task, train_new_models
 from decant.nnet.training import TrainingConfig
-from steps.common import Stage
+from steps.stage_program import Stage
 
 
 def train_student(stage: Stage, run: Run, teachers: tuple[Path, ...], source: dict) -> None:

@@ -12,8 +12,8 @@ from decant.files import atomic_path
 from decant.nnet import data_parallel
 from decant.nnet.model_training import best_dev_accuracy
 from decant.parallel import parallel_map
-from steps.common import Stage, logger, run_step
 from steps.make_soft_targets import sources, write_soft_targets
+from steps.stage_program import Stage, logger, run_step
 from steps.train_student import train_student
 
 

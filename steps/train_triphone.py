@@ -13,7 +13,7 @@ from decant.hmm.state_tying import StateTyingConfig
 from decant.hmm.system import read_system, write_system
 from decant.hmm.tied_training import train_tied
 from decant.lang.lexicon import LexiconConfig, read_lexicon
-from steps.common import Stage, logger, run_step
+from steps.stage_program import Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:

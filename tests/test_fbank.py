@@ -9,6 +9,7 @@ import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
+from decant.experiment import Experiment
 from decant.feat import fbank as fbank_module
 from decant.feat.archive import read_matrices, write_matrices
 from decant.feat.data_dir import Utterance, write_data_dir
@@ -26,7 +27,7 @@ from decant.feat.fbank import (
 )
 from decant.feat.front_end import read_filterbanks
 from steps import compute_fbank
-from steps.common import Stage
+from steps.stage_program import Stage
 
 RATE = 16000
 
@@ -251,7 +252,8 @@ def test_stage_2_names_the_unusable_audio_of_every_split_and_holds_it_against_ma
         write_data_dir(tmp_path / "exp" / "data" / split, utterances)
         if bad is not None:
             (tmp_path / f"{split}_{bad}.wav").write_bytes(b"RIFF")
-    stage = Stage(tmp_path / "exp", tmp_path / "out", 1, torch.device("cpu"), "")
+    out = tmp_path / "out"
+    stage = Stage(Experiment(tmp_path / "exp", "fbank", out), out, 1, torch.device("cpu"))
     stage.out.mkdir()
     for limit in (0.09, 0.1):
         (stage.out / "stage.toml").write_text(f"[fbank]\n[utterances]\nmax_unusable = {limit}\n")

@@ -1,4 +1,5 @@
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -40,3 +41,16 @@ def test_a_disk_that_takes_no_more_is_an_error_that_names_the_file(tmp_path, wri
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)))
     assert "OSError" in done.stderr and "x.bin" in done.stderr.splitlines()[-1]
     assert torch.equal(load_file(target)["x"], torch.ones(3)) and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_a_file_is_on_disk_before_it_takes_its_name_and_its_name_after(tmp_path):
+    """By the calls that the system saw."""
+    program = ("import sys\nfrom decant.files import atomic_path\n"
+               "with atomic_path(sys.argv[1]) as path: path.write_text('new')")
+    subprocess.run(["strace", "-y", "-e", "trace=fsync,rename", "-o", tmp_path / "calls", sys.executable, "-c", program,
+                    tmp_path / "x.txt"], check=True)
+    lines = (tmp_path / "calls").read_text().splitlines()
+    calls = [line.partition("(")[::2] for line in lines if str(tmp_path) in line]
+    assert [name for name, _ in calls] == ["fsync", "rename", "fsync"]
+    assert ".x.txt>" in calls[0][1] and f"<{tmp_path}>" in calls[2][1]

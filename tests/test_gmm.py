@@ -14,8 +14,8 @@ from decant.hmm.gmm import (
     log_sum_exp,
     reestimate,
     save_gmm,
-    shares,
     split,
+    split_targets,
 )
 from decant.hmm.state_tying import monophone_tree, write_tree
 
@@ -72,10 +72,10 @@ def test_a_split_keeps_the_weights_sum_and_the_mean():
 
 def test_states_share_gaussians_by_occupancy_and_none_is_fed_by_fewer_than_twenty_frames():
     one = np.ones(2, np.int64)
-    assert shares(np.array([10_000, 10_000]), one, 6, 0.25).tolist() == [3, 3]
-    assert shares(np.array([160_000, 10_000]), one, 6, 0.25).tolist() == [4, 2]  # 16 ** 0.25 = 2
-    assert shares(np.array([10_000, 10_000]), np.array([1, 4]), 6, 0.25).tolist() == [2, 4]
-    assert shares(np.array([100_000, 45, 0]), np.ones(3, np.int64), 100, 0.25).tolist() == [97, 2, 1]
+    assert split_targets(np.array([10_000, 10_000]), one, 6, 0.25).tolist() == [3, 3]
+    assert split_targets(np.array([160_000, 10_000]), one, 6, 0.25).tolist() == [4, 2]  # 16 ** 0.25 = 2
+    assert split_targets(np.array([10_000, 10_000]), np.array([1, 4]), 6, 0.25).tolist() == [2, 4]
+    assert split_targets(np.array([100_000, 45, 0]), np.ones(3, np.int64), 100, 0.25).tolist() == [97, 2, 1]
 
 
 def test_a_gmm_survives_a_file(tmp_path):

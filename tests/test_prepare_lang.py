@@ -14,8 +14,8 @@ from decant.experiment import Experiment
 from decant.feat.data_dir import Utterance, write_data_dir
 from decant.lang.language_model import read_arpa
 from decant.lang.lexicon import read_lexicon
-from steps.common import Stage
 from steps.prepare_lang import main
+from steps.stage_program import Stage
 
 LEXICON = "GO G OW\nNO N OW\nYES Y EH S\n"
 

@@ -23,7 +23,7 @@ from decant.search import adaptation
 from decant.search.engine import Engine
 from steps.adapted_features import adaptation as adaptation_of
 from steps.align import label_all
-from steps.common import Stage
+from steps.stage_program import Stage
 
 
 def test_the_recipe_scores_every_system_of_the_paper(left_alone):

@@ -112,7 +112,7 @@ def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor:
     ), total / len(features)
 
 
-def shares(occupancies: np.ndarray, present: np.ndarray, total: int, power: float,
+def split_targets(occupancies: np.ndarray, present: np.ndarray, total: int, power: float,
            min_frames: float = 20.0) -> np.ndarray:
     """How many of `total` Gaussians each state gets: int64 [S], in proportion to occupancy ** power.
 

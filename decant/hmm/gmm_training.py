@@ -16,7 +16,15 @@ from torch import Tensor
 
 from decant.feat.fmllr import affine, compose, identity
 from decant.hmm.alignment import align, equal_alignment, transition_counts
-from decant.hmm.gmm import DiagonalGmm, QuadraticForm, fmllr_transforms, mllt_transform, reestimate, shares, split
+from decant.hmm.gmm import (
+    DiagonalGmm,
+    QuadraticForm,
+    fmllr_transforms,
+    mllt_transform,
+    reestimate,
+    split,
+    split_targets,
+)
 from decant.hmm.topology import StateGraph, TransitionModel
 
 
@@ -139,7 +147,7 @@ def train_gmm(
         target = round(transitions.num_pdfs + grown * (config.num_gaussians - transitions.num_pdfs))
         occupancies = torch.bincount(pdfs, minlength=transitions.num_pdfs).numpy()
         if iteration < config.num_iterations:
-            gmm = split(gmm, shares(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
+            gmm = split(gmm, split_targets(occupancies, gmm.num_gaussians.numpy(), target, config.occupancy_power))
         report(f"round {iteration}: {int(gmm.num_gaussians.sum())} Gaussians, log-likelihood a frame "
                f"{log_likelihood:.3f}, {len(usable)} of {len(features)} utterances")
     return TrainedGmm(gmm, transitions, len(features) - len(usable), transform, adapted)

@@ -7,6 +7,7 @@ in the rows and per cent in the tables.
 import itertools
 import json
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -171,12 +172,19 @@ def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison
 
 
 def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> Table:
-    """A table with notes below it, the first two columns of text."""
-    table = Table(box=box.SIMPLE_HEAD, padding=0, caption="\n".join(notes), caption_justify="left")
+    """A table with notes below it, the first two columns of text; +- for ± where stdout's encoding has none."""
+    def shown(text: str) -> str:
+        try:
+            "±".encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            return text.replace("±", "+-")
+        return text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=0, caption=shown("\n".join(notes)), caption_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)
     for cells in lines:
-        table.add_row(*cells)
+        table.add_row(*map(shown, cells))
     return table
 
 

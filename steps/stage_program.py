@@ -17,7 +17,6 @@ import torch
 from decant.experiment import Experiment
 from decant.nnet import data_parallel
 from decant.search.engine import Engine
-from steps.stage import end_with_parent
 
 logger = logging.getLogger("decant.steps")
 
@@ -57,7 +56,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
                        ("engine", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
-    end_with_parent()
+    sys.stdout.reconfigure(errors="backslashreplace")  # any word on any terminal
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR  # RANK: torchrun's
     logging.basicConfig(level=level, format="%(message)s", handlers=[
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
@@ -66,8 +65,8 @@ def run_step(main: Callable[[Stage], None]) -> None:
         device = choose_device(given.device)
         data_parallel.join(device)
         declared = json.loads((given.out / "stage.json").read_text())
-        experiment = Experiment(given.exp, given.out.name.removesuffix(".partial"), given.out,
-                                frozenset(declared["reads"]))
+        there = frozenset(name for name, fingerprint in declared["reads"].items() if fingerprint)
+        experiment = Experiment(given.exp, declared["stage"], given.out, frozenset(declared["reads"]), there)
         engine = Engine(given.engine, "cpu" if device.type == "cpu" else "auto", given.out)
         main(Stage(experiment, given.out, given.jobs, device, given.corpus, engine, frozenset(declared["config"])))
         data_parallel.leave()
