@@ -13,6 +13,7 @@ from pathlib import Path
 
 from decant.feat.data_dir import Utterance
 from decant.files import atomic_path
+from decant.settings import config_field
 
 SILENCE_PHONE = "SIL"
 EPSILON = "<eps>"
@@ -25,7 +26,10 @@ Pronunciation = tuple[str, ...]
 
 @dataclass(frozen=True)
 class LexiconConfig:
-    position_dependent_phones: bool = False  # other HMM states at a word's begin, inside, at its end, and alone
+    """The pronunciation lexicon's phones."""
+
+    position_dependent_phones: bool = config_field(
+        False, "Phones have other HMM states at a word's begin, inside, at its end, and alone.")
 
 
 @dataclass(frozen=True)

@@ -25,24 +25,32 @@ from decant.nnet.frame_store import FrameStore
 from decant.nnet.minibatches import minibatches, read_ahead, read_to
 from decant.nnet.precision import autocast, check_precision
 from decant.progress import progress
+from decant.settings import config_field
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    seed: int = 0  # of another draw of the models that this table trains: their first weights, the order of frames
-    epochs: int = 8  # passes over the training frames
-    batch_size: int = 512  # frames of a minibatch
-    learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
-    warmup: float = 0.05  # share of all steps in which the learning rate rises
-    weight_decay: float = 0.01  # AdamW's decoupled weight decay
-    label_smoothing: float = 0.0  # share of every hard label that all states have evenly
-    threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
-    precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
-    dev_epochs: int = 1  # epochs between looks at dev; the weights that are best there are kept
-    checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
-    shard_weights: bool = False  # several processes divide weights and optimizer among them (FSDP), not only the frames
+    """The training of networks: stochastic gradient descent with AdamW."""
+
+    seed: int = config_field(0, "Another one draws other models: first weights and the order of frames.")
+    epochs: int = config_field(8, "Passes over the training frames.")
+    batch_size: int = config_field(512, "Frames of a minibatch.")
+    learning_rate: float = config_field(
+        1e-3, "AdamW's highest learning rate; it rises linearly in the warm-up, then falls linearly to zero.")
+    warmup: float = config_field(0.05, "Share of all steps in which the learning rate rises, from 0 to below 1.")
+    weight_decay: float = config_field(0.01, "AdamW's decoupled weight decay.")
+    label_smoothing: float = config_field(0.0, "Share of every hard label that all states have evenly.", paper=0.0)
+    threads: int = config_field(1, "Threads of a model's training on a CPU.", changes="rounding")
+    precision: str = config_field(
+        "auto", "Of matrix products: float32, bfloat16, or auto, which is bfloat16 where the hardware has it.")
+    dev_epochs: int = config_field(1, "Epochs between looks at dev; the weights that are best there are kept.")
+    checkpoint_steps: int = config_field(
+        1000, "Steps between checkpoints; there is one at the end of every epoch too.", changes="nothing")
+    shard_weights: bool = config_field(
+        False, "Several processes divide weights and optimizer among them (FSDP), not only the frames.",
+        changes="rounding")
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.dev_epochs, self.checkpoint_steps) < 1:
@@ -60,8 +68,11 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class RealignmentConfig(TrainingConfig):
-    rounds: int = 0  # of training a network (of default sizes) on the labels, and aligning again with it
-    epochs: int = 2  # few: a network that knows its frames by heart repeats their labels
+    """Networks that align the hard labels again."""
+
+    rounds: int = config_field(0, "Rounds of training a network (of default size) on the labels, and aligning with it.")
+    epochs: int = config_field(
+        2, "Passes over the training frames; few, since a network that knows its frames by heart repeats their labels.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

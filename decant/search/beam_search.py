@@ -21,6 +21,7 @@ import numpy as np
 from decant.feat.archive import read_matrix, read_scp
 from decant.parallel import parallel_map
 from decant.search.fst_arrays import read_graph_arrays, write_arrays
+from decant.settings import config_field
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,10 @@ Setting = tuple[float, float]  # language model weight, word insertion penalty
 
 @dataclass(frozen=True)
 class SearchConfig:
-    beam: float = 13.0  # a state that costs this much more than the frame's best is given up
-    max_active: int = 7000  # states kept in a frame, at most
+    """The beam search that recognises the words."""
+
+    beam: float = config_field(13.0, "A state that costs this much more than the frame's best is given up.")
+    max_active: int = config_field(7000, "States kept in a frame, at most.")
 
     def __post_init__(self) -> None:
         if self.beam <= 0:
@@ -41,10 +44,11 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class AdaptationConfig(SearchConfig):
-    """Of dev and test, whose transcripts are not known: how they are recognised the first time."""
+    """Adaptation to dev's and test's speakers, by what is recognised."""
 
-    lm_weight: float = 12.0  # the language model's weight there
-    passes: int = 3  # of estimating the transforms; each but the first from an alignment under those before
+    lm_weight: float = config_field(12.0, "The language model's weight in that first recognition.")
+    passes: int = config_field(
+        3, "Estimations of the transforms, each but the first from an alignment under those before.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
