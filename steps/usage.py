@@ -22,7 +22,7 @@ def option_parser(script: str, recipe: str) -> argparse.ArgumentParser:
         usage="%(prog)s [OPTION ...] [--TABLE.FIELD VALUE ...]",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=WIDTH))
     parser.add_argument("-h", "--help", nargs="*", metavar="TABLE",
-                        help="print this; or what the fields of a table are; of TABLE.FIELD, that one")
+                        help="print this; or the fields of a table (TABLE.FIELD: that one)")
     parser.add_argument("--stage", type=int, metavar="N", help="run again from this stage on, done or not")
     parser.add_argument("--stop-stage", type=int, default=99, metavar="N", help="the last stage to run")
     parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
