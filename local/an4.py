@@ -26,6 +26,7 @@ from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.files import atomic_path
 from decant.progress import progress
+from decant.settings import config_field
 from steps.stage_program import Stage, logger, run_step
 
 REVISION = "b567d132f43304e70a2b2eca6077f22255311812"
@@ -35,7 +36,9 @@ SAMPLE_RATE = 16000  # Hz
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    dev_speakers_in: int = 10  # every N-th of the training speakers, sorted by name, goes to dev
+    """What AN4's splits are."""
+
+    dev_speakers_in: int = config_field(10, "One in so many of the training speakers, sorted by name, goes to dev.")
 
     def __post_init__(self):
         if self.dev_speakers_in < 2:

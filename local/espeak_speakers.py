@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decant.settings import config_field
+
 ACCENTS = (
     "en-us", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en", "en-gb-x-gbclan", "en-029", "en-gb-x-gbcwmd",
 )
@@ -31,39 +33,42 @@ PITCH_CHANGE = 5  # how far an utterance's pitch and its range stray, at most, f
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """What is recorded: the table [data]. Values are drawn evenly between a `low` and its `high`.
+    """What is recorded; values are drawn evenly between a `low` and its `high`.
 
     If recognition is too easy or too hard, turn first the signal-to-noise ratio, then the room.
     """
 
-    seed: int = 1  # of everything random
-    train_minutes: float = 30.0  # audio of each split, silence included
-    dev_minutes: float = 4.0
-    test_minutes: float = 6.0
-    speaker_minutes: float = 0.8  # audio of one speaker, about 20 utterances; sets the number of speakers
-    lm_sentences: int = 5000  # lines of lm_text
-    # Words of the CMU dictionary beside the grammar's, drawn at random; then half of the sentences read out six of
-    # them. For more triphones than the grammar has. eSpeak says the rarer ones in its own way.
-    dictionary_words: int = 0
+    seed: int = config_field(1, "Another one makes other recordings: everything random comes from it.")
+    train_minutes: float = config_field(30.0, "Audio of train, silence included, in minutes.")
+    dev_minutes: float = config_field(4.0, "Audio of dev, likewise.")
+    test_minutes: float = config_field(6.0, "Audio of test, likewise.")
+    speaker_minutes: float = config_field(
+        0.8, "Audio of one speaker, in minutes, about 20 utterances; sets the number of speakers.")
+    lm_sentences: int = config_field(5000, "Sentences of lm_text, which the language model is estimated from.")
+    dictionary_words: int = config_field(
+        0, "Words of the CMU dictionary beside the grammar's, drawn at random; then half of the sentences read out six "
+        "of them. For more triphones than the grammar has. eSpeak says the rarer ones in its own way.")
 
-    speed_low: int = 130  # a speaker's usual speed, words a minute
-    speed_high: int = 190
-    pitch_low: int = 30  # a speaker's usual pitch, 0 to 99; 50 is the voice variant's own
-    pitch_high: int = 70
-    pitch_range_low: int = 30  # a speaker's range of pitch, 0 (monotonous) to 99; 50 is the variant's own
-    pitch_range_high: int = 70
+    speed_low: int = config_field(130, "A speaker's usual speed, at least, in words a minute.")
+    speed_high: int = config_field(190, "The same, at most.")
+    pitch_low: int = config_field(30, "A speaker's usual pitch, at least, from 0 to 99; 50 is the voice variant's own.")
+    pitch_high: int = config_field(70, "The same, at most.")
+    pitch_range_low: int = config_field(
+        30, "A speaker's range of pitch, at least, from 0 (monotonous) to 99; 50 is the variant's own.")
+    pitch_range_high: int = config_field(70, "The same, at most.")
 
     # From here on, drawn for each utterance.
-    t60_low: float = 0.2  # reverberation time of the room, in seconds
-    t60_high: float = 0.6
-    direct_low: float = 0.0  # energy of the direct sound over that of the reverberation, dB
-    direct_high: float = 10.0
-    snr_low: float = 10.0  # power of speech over that of white, pink or babble noise, dB
-    snr_high: float = 25.0
-    silence_low: float = 0.1  # before and after the speech, in seconds
-    silence_high: float = 0.4
-    level_low: float = -36.0  # root mean square of an utterance, dB relative to full scale
-    level_high: float = -20.0
+    t60_low: float = config_field(0.2, "Reverberation time of an utterance's room, at least, in seconds.")
+    t60_high: float = config_field(0.6, "The same, at most.")
+    direct_low: float = config_field(0.0, "Energy of the direct sound over that of the reverberation, at least, in dB.")
+    direct_high: float = config_field(10.0, "The same, at most.")
+    snr_low: float = config_field(10.0, "Power of speech over that of white, pink or babble noise, at least, in dB.")
+    snr_high: float = config_field(25.0, "The same, at most.")
+    silence_low: float = config_field(0.1, "Silence before and after the speech, at least, in seconds.")
+    silence_high: float = config_field(0.4, "The same, at most.")
+    level_low: float = config_field(
+        -36.0, "Root mean square of an utterance, at least, in dB relative to full scale.")
+    level_high: float = config_field(-20.0, "The same, at most.")
 
     def __post_init__(self):
         values = dataclasses.asdict(self)

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.lang.lexicon import make_lexicon, write_lexicon
+from decant.settings import config_field
 from decant.text import read_fields
 from steps.stage_program import Stage, logger, run_step
 
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    dev_speakers_in: int = 10  # every N-th of the training speakers, sorted by name, goes to dev
+    """What speechocean762's splits are."""
+
+    dev_speakers_in: int = config_field(10, "One in so many of the training speakers, sorted by name, goes to dev.")
 
     def __post_init__(self):
         if self.dev_speakers_in < 2:

@@ -1,9 +1,9 @@
 """Reads run.sh's options and the recipe's TOML, checks every field, then turns into the recipe's list of stages.
 
-    run.sh [--stage N] [--stop-stage M] [--list] [--verify] [--corpus DIR] [--conf FILE] [--exp DIR] [--jobs N]
-           [--processes N] [--device auto|cpu|cuda] [--engine kaldi|k2] [--<table>.<field> VALUE ...]
+    run.sh [OPTION ...] [--<table>.<field> VALUE ...]; run.sh --help lists them
 """
 
+import argparse
 import errno
 import fcntl
 import hashlib
@@ -14,7 +14,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from decant.config import config_parser, read_tables, write_tables
+from decant.config import read_tables, write_tables
 from decant.distill.ensemble import EnsembleConfig
 from decant.distill.realignment import RealignmentConfig
 from decant.distill.regularization import HardRegularizationConfig, RegularizationConfig, SoftRegularizationConfig
@@ -33,7 +33,9 @@ from decant.score.scoring import ScoringConfig
 from decant.search.adaptation import AdaptationConfig
 from decant.search.beam_search import SearchConfig
 from decant.search.k2_engine import check_python
+from decant.settings import neutral
 from steps.stage_record import verify
+from steps.usage import option_parser, usage
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
@@ -52,32 +54,25 @@ SHARED_TABLES = {
 def main() -> None:
     script, recipe, *arguments = sys.argv[1:]
     tables = {"data": importlib.import_module(f"local.{recipe}").CorpusConfig, **SHARED_TABLES}
-    parser = config_parser(tables, prog=script, description=__doc__.partition("\n")[0])
-    parser.add_argument("--stage", type=int | None, help="run again from this stage on, done or not")
-    parser.add_argument("--stop-stage", type=int, default=99, help="the last stage to run")
-    parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
-    parser.add_argument("--verify", action="store_true", help="read what the stages wrote again, run nothing; exit "
-                        "status 1 if a file is not what it was")
-    parser.add_argument("--corpus", default="", help="folder that holds the corpus already, instead of a download")
-    parser.add_argument("--conf", default="", help=f"the recipe's settings [conf/{recipe}.toml]")
-    parser.add_argument("--exp", default="", help=f"folder of everything that the stages write [exp/{recipe}]")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
-    parser.add_argument("--processes", type=int, default=1, help="that share trainings and soft targets")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="of the neural networks")
-    parser.add_argument("--engine", default="kaldi", choices=["kaldi", "k2"], help="what aligns and decodes (6, 9, 13)")
-    parser.exit_on_error = True
-    options = parser.parse_args(arguments)
+    parser = option_parser(script, recipe)
+    try:
+        options, settings = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"command line: {error}\n{script} --help lists the options") from error
+    here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
+    conf = here / options.conf if options.conf else Path(f"conf/{recipe}.toml")
+    if options.help is not None:
+        print(usage(parser, options.help, tables, conf), end="")
+        return
+    configured = read_tables(conf, tables, settings, [f"--{name.replace('_', '-')}" for name in vars(options)],
+                             f"{script} --help lists options and tables; --help TABLE, a table's fields")
     if not 0 <= (options.stage or 0) <= 14 or min(options.jobs, options.processes) < 1:
         raise ValueError(f"--stage {options.stage} --jobs {options.jobs} --processes {options.processes}: stages are 0 "
                          "to 14, jobs and processes at least 1")
-    parser.exit_on_error = False
-    here = Path(os.environ["DECANT_FROM"])  # paths are the user's, who may stand anywhere
     if options.engine == "k2":
         if "DECANT_K2_PYTHON" in os.environ:
             os.environ["DECANT_K2_PYTHON"] = str(here / os.environ["DECANT_K2_PYTHON"])
         check_python()
-    conf = here / options.conf if options.conf else Path(f"conf/{recipe}.toml")
-    configured = read_tables(conf, tables, parser, arguments)
 
     if configured["triphone"].lda_dim and not configured["state_tying"].num_leaves:
         raise ValueError(f"{conf}: triphone.lda_dim needs tied states; set state_tying.num_leaves")
@@ -103,7 +98,8 @@ def main() -> None:
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,
            "corpus": str((here / options.corpus).resolve()) if options.corpus else "", "jobs": options.jobs,
            "processes": options.processes, "device": options.device, "engine": options.engine,
-           "config": config, "defaults": {name: asdict(table()) for name, table in tables.items()}}
+           "config": config, "defaults": {name: asdict(table()) for name, table in tables.items()},
+           "neutral": {name: neutral(table) for name, table in tables.items()}}
     if not options.list:
         exp.mkdir(parents=True, exist_ok=True)
         run["lock"] = take_lock(exp / ".lock")

@@ -10,7 +10,7 @@ from decant.distill.students import soft_labels
 from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.objectives import hard_labels
-from decant.nnet.training import frame_accuracy, predictions
+from decant.nnet.training import accuracy_and_loss
 
 GPU = torch.device("cuda", 0)
 SIZES = AcousticModelConfig(left_context=2, right_context=1, hidden_layers=2, hidden_units=16, residual=True)
@@ -41,4 +41,4 @@ def test_a_training_step_mixes_no_devices(gpu, objective):
     model = SideBySide(models) if objective == "side by side" else models[0]
     loss = step.loss(model, *(x.to(GPU) for x in read))
     assert read[0].device == loss.device == GPU
-    assert frame_accuracy(predictions(model, store), store).device == GPU
+    assert accuracy_and_loss(model, store).device == GPU

@@ -114,6 +114,28 @@ def test_a_pass_that_is_not_whole_is_refused_and_goes_on_at_the_next_shard(teach
     assert sum(map(len, read_soft_targets(tmp_path, 0, 1.0, source, check=True).shards)) == NUM_FRAMES
 
 
+def test_targets_in_files_of_another_size_are_read_as_they_are(teacher, tmp_path):
+    members, store = teacher
+    write(tmp_path, members, store)
+    index = torch.tensor([10, 0, 4, 3, 7])
+    one = read_soft_targets(tmp_path, 0, 1.0, made_from(members, store, CONFIG))
+    other = read_soft_targets(tmp_path, 0, 1.0, made_from(members, store, replace(CONFIG, shard_frames=7)))
+    assert torch.equal(one.batch(index)[1], other.batch(index)[1])
+
+
+def test_what_was_left_with_another_shard_frames_is_not_taken_for_a_shard_of_this_one(teacher, tmp_path):
+    """Of 11 frames the second shard has 4, whether shards have 4 (from frame 4 on) or 7 (from frame 7 on)."""
+    members, store = teacher
+    sevens = replace(CONFIG, shard_frames=7)
+    for shard in range(3):
+        write_shard(tmp_path / "left", members, store, CONFIG, 0, shard)
+    index = torch.arange(NUM_FRAMES)
+    expected = read_soft_targets(tmp_path / "new", 0, 1.0, write(tmp_path / "new", members, store, sevens)).batch(index)
+    found = read_soft_targets(tmp_path / "left", 0, 1.0, write(tmp_path / "left", members, store, sevens)).batch(index)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert {path.name for path in (tmp_path / "left/pass_0").iterdir()} == {"shard_0.npy", "shard_7.npy", "pass.json"}
+
+
 def test_targets_of_something_else_are_refused_by_name(teacher, tmp_path):
     members, store = teacher
     write(tmp_path, members, store)
@@ -133,13 +155,13 @@ def test_targets_of_something_else_are_refused_by_name(teacher, tmp_path):
 def test_a_truncated_and_a_changed_shard_are_named(teacher, tmp_path):
     members, store = teacher
     source = write(tmp_path, members, store)
-    shard = tmp_path / "pass_0" / "shard_1.npy"
+    shard = tmp_path / "pass_0" / "shard_4.npy"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(ValueError, match="shard_1.npy: damaged, its SHA-256 is not the one in pass.json"):
+    with pytest.raises(ValueError, match="shard_4.npy: damaged, its SHA-256 is not the one in pass.json"):
         read_soft_targets(tmp_path, 0, 1.0, source, check=True)
     shard.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match="shard_1.npy: truncated or damaged"):
+    with pytest.raises(ValueError, match="shard_4.npy: truncated or damaged"):
         read_soft_targets(tmp_path, 0, 1.0, source)
     (tmp_path / "pass_0" / "pass.json").write_text("")
     with pytest.raises(ValueError, match="pass.json: damaged"):

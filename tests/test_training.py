@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_training import CONFIG, SIZES, network, train_on
+from small_training import CONFIG, SIZES, network, train_on, with_opinions
 
-from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.acoustic_model import AcousticModel, SideBySide
 from decant.nnet.frame_store import pack
 from decant.nnet.losses import hard_label_loss
 from decant.nnet.minibatches import Shuffled
 from decant.nnet.objectives import Objective, hard_labels
-from decant.nnet.training import TrainingConfig, better, learning_rate, predictions, train
+from decant.nnet.training import TrainingConfig, accuracy_and_loss, better, learning_rate, train
 
 
 def test_training_learns_and_keeps_the_epoch_that_is_best_on_dev(store, tmp_path):
     model, history = train_on(store, tmp_path / "run", replace(CONFIG, epochs=12))
     best = max(epoch["dev_frame_accuracy"] for epoch in history)
     assert len(history) == 12 and best > 0.9
-    assert float((predictions(model, store) == store.pdfs).double().mean()) == best
+    assert accuracy_and_loss(model, store)[0].item() == best
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(store, tmp_path):
@@ -53,7 +53,7 @@ def test_dev_is_looked_at_as_often_as_asked_and_at_the_end(store, tmp_path):
     model, some = train_on(store, tmp_path / "some", replace(CONFIG, epochs=5, dev_epochs=2))
     assert [record["epoch"] for record in some] == [2, 4, 5]
     assert all(every[record["epoch"] - 1] | {"seconds": record["seconds"]} == record for record in some)
-    assert float((predictions(model, store) == store.pdfs).double().mean()) == max(
+    assert accuracy_and_loss(model, store)[0].item() == max(
         record["dev_frame_accuracy"] for record in some)
 
 
@@ -156,3 +156,13 @@ def test_the_learning_rate_rises_then_falls_linearly():
     config = TrainingConfig(learning_rate=1.0, warmup=0.2)
     rates = [learning_rate(config, step, 10) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+
+
+def test_accuracy_and_loss_of_a_store_are_those_of_its_frames(store):
+    models, index = [with_opinions(seed) for seed in (7, 8)], torch.arange(len(store))
+    logits = [model(store.windows(index, SIZES.window)) for model in models]
+    accuracy = [(x.argmax(dim=1) == store.pdfs).double().mean().item() for x in logits]
+    loss = [hard_label_loss(x, store.labels(index)).item() for x in logits]
+    together = accuracy_and_loss(SideBySide(models), store)
+    assert together[0].tolist() == accuracy and together[1].tolist() == pytest.approx(loss)
+    assert accuracy_and_loss(models[1], store).tolist() == pytest.approx([accuracy[1], loss[1]])

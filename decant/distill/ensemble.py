@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from decant.nnet.acoustic_model import AcousticModel
+from decant.settings import config_field
 
 
 @dataclass(frozen=True)
 class EnsembleConfig:
-    num_members: int = 10  # models, the baseline among them (paper: 10)
-    side_by_side: int = 1  # members trained in one batched matrix product, for small ones on a GPU; 1: as separate jobs
+    """The ensemble: how many networks, and how they are trained together."""
+
+    num_members: int = config_field(10, "Networks, the baseline among them.", paper=10)
+    side_by_side: int = config_field(
+        1, "Members trained in one batched matrix product, for small ones on a GPU; 1: as separate jobs.",
+        changes="rounding")
 
     def __post_init__(self) -> None:
         if self.num_members < 2:

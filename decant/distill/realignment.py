@@ -15,12 +15,16 @@ from decant.nnet.acoustic_model import AcousticModel
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.training import TrainingConfig
 from decant.search.engine import Engine
+from decant.settings import config_field
 
 
 @dataclass(frozen=True)
 class RealignmentConfig(TrainingConfig):
-    rounds: int = 0  # of training a network (of default sizes) on the labels, and aligning again with it
-    epochs: int = 2  # few: a network that knows its frames by heart repeats their labels
+    """Networks that align the hard labels again."""
+
+    rounds: int = config_field(0, "Rounds of training a network (of default size) on the labels, and aligning with it.")
+    epochs: int = config_field(
+        2, "Passes over the training frames; few, since a network that knows its frames by heart repeats their labels.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

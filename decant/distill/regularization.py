@@ -8,15 +8,19 @@ import torch
 from decant.feat.data_dir import original_id
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.training import TrainingConfig
+from decant.settings import config_field
 
 
 @dataclass(frozen=True)
 class RegularizationConfig:
-    share: float = 0.03  # of the training utterances (paper: 0.03)
-    temperature: float = 5.0  # of the soft targets, which are the baseline's
-    hard_label_weight: float = 0.0  # of the hard labels' cross-entropy beside them
-    mixtures: bool = True  # soft targets on mixtures of two frames, new ones every epoch (mixing.py); paper: false
-    num_seeds: int = 3  # draws of the utterances, with a network each
+    """Soft targets as regularisers, on a small share of the data (paper, section 6)."""
+
+    share: float = config_field(0.03, "Share of the training utterances, above 0 and below 1.", paper=0.03)
+    temperature: float = config_field(5.0, "Temperature of the soft targets, which are the baseline's.")
+    hard_label_weight: float = config_field(0.0, "Weight of the hard labels' cross-entropy beside them.")
+    mixtures: bool = config_field(
+        True, "Soft targets on mixtures of two frames, new ones every epoch (decant/distill/mixing.py).", paper=False)
+    num_seeds: int = config_field(3, "Draws of the utterances, with a network each.")
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1 or self.temperature <= 0:
@@ -28,14 +32,18 @@ class RegularizationConfig:
 
 @dataclass(frozen=True)
 class HardRegularizationConfig(TrainingConfig):
-    epochs: int = 10  # the best on dev is kept: early stopping
+    """The training of networks by the hard labels of a small share of the data."""
+
+    epochs: int = config_field(10, "Passes over these frames; the best on dev is kept: early stopping.")
     batch_size: int = 64
     learning_rate: float = 5e-4
 
 
 @dataclass(frozen=True)
 class SoftRegularizationConfig(TrainingConfig):
-    epochs: int = 60  # of few frames; they go on improving
+    """The training of networks by soft targets on a small share of the data."""
+
+    epochs: int = config_field(60, "Passes over these few frames; networks go on improving.")
     dev_epochs: int = 5  # dev may have more frames than they are
     batch_size: int = 256
     learning_rate: float = 4e-3

@@ -1,7 +1,7 @@
 """Soft targets: what the ensemble says about the training frames, on disk, for students of every temperature.
 
 A folder `pass_<p>` for every pass over the training frames (see decant.distill.mixing), with shards of consecutive
-frames, `shard_<i>.npy`, a record a frame:
+frames, `shard_<first frame>.npy`, a record a frame:
 
     states   uint16 [K]   the pdf-ids that the ensemble finds most probable, the best first (all of them: in order)
     logits   float16 [K]  their logits, the best one's subtracted
@@ -32,18 +32,30 @@ from decant.nnet.acoustic_model import AcousticModel
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.precision import autocast, check_precision
 from decant.progress import progress
+from decant.settings import config_field
 
 
 @dataclass(frozen=True)
 class SoftTargetsConfig:
-    temperatures: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0)  # a student each; dev chooses (paper: 1, 2, 5, 10)
-    num_passes: int = 1  # passes with targets of their own; 1 is the paper's, further ones mix frames (mixing.py)
-    teacher: str = "geometric"  # the mean of the members' logits, or arithmetic: of their distributions, softened after
-    num_states: int = 20  # states of a frame that keep a probability of their own; the others share one
-    precision: str = "auto"  # of the members' matrix products, as in TrainingConfig
-    stored: bool = True  # false: no store, the teacher answers while students train; if there are passes, one an epoch
-    shard_frames: int = 10_000_000  # frames of a file; an interrupted stage goes on at the next one
-    unlabelled: str = ""  # a Kaldi data directory, without text, of further audio that the ensemble labels for students
+    """The soft targets: what the ensemble says about the training frames."""
+
+    temperatures: tuple[float, ...] = config_field(
+        (1.0, 2.0, 5.0, 10.0), "A student each; dev chooses one.", paper=(1.0, 2.0, 5.0, 10.0))
+    num_passes: int = config_field(
+        1, "Passes over the training frames with targets of their own; further ones mix frames "
+        "(decant/distill/mixing.py).", paper=1)
+    teacher: str = config_field(
+        "geometric", "The mean of the members' logits; or arithmetic: of their distributions, softened after.")
+    num_states: int = config_field(20, "States of a frame that keep a probability of their own; the others share one.")
+    precision: str = config_field(
+        "auto", "Of the members' matrix products: float32, bfloat16, or auto, which is bfloat16 where the hardware "
+        "has it.")
+    stored: bool = config_field(
+        True, "false: no store, the teacher answers while students train; if there are several passes, one an epoch.")
+    shard_frames: int = config_field(
+        10_000_000, "Frames of a file; an interrupted stage goes on at the next one.", changes="nothing")
+    unlabelled: str = config_field(
+        "", "A Kaldi data directory, without text, of further audio that the ensemble labels for the students.")
 
     def __post_init__(self) -> None:
         if not self.temperatures or min(self.temperatures) <= 0:
@@ -59,10 +71,14 @@ class SoftTargetsConfig:
 
 @dataclass(frozen=True)
 class DistillationConfig:
-    soft_target_weight: float = 1.0  # of the soft targets' cross-entropy; 0: the student's training without a teacher
-    hard_label_weight: float = 0.5  # of the hard labels' cross-entropy beside it (paper: 0.5)
-    num_seeds: int = 3  # students of the chosen temperature, for mean and spread
-    generations: int = 1  # 2: the mean of these students teaches others, as many; and so on. dev chooses (paper: 1)
+    """The students: what they learn, and how many there are."""
+
+    soft_target_weight: float = config_field(
+        1.0, "Weight of the soft targets' cross-entropy; 0: the student's training without a teacher.")
+    hard_label_weight: float = config_field(0.5, "Weight of the hard labels' cross-entropy beside it.", paper=0.5)
+    num_seeds: int = config_field(3, "Students of the chosen temperature, for mean and spread.")
+    generations: int = config_field(
+        1, "2: the mean of these students teaches others, as many; and so on. dev chooses the generation.", paper=1)
 
     def __post_init__(self) -> None:
         if min(self.soft_target_weight, self.hard_label_weight) < 0 or min(self.num_seeds, self.generations) < 1:
@@ -119,17 +135,22 @@ def num_shards(num_frames: int, shard_frames: int) -> int:
     return math.ceil(num_frames / shard_frames)
 
 
+def shard_path(directory: Path, number: int, shard: int, shard_frames: int) -> Path:
+    """The file of a shard of pass `number`: named by its first frame, so that shards of other sizes are told apart."""
+    return directory / f"pass_{number}" / f"shard_{shard * shard_frames}.npy"
+
+
 def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameStore, config: SoftTargetsConfig,
                 number: int, shard: int, batch_size: int = 4096) -> None:
     """Writes a shard of pass `number`, the members going over its frames once, unless it is there."""
     if members[0].num_pdfs > 2**16:
         raise ValueError(f"{members[0].num_pdfs} states; a record has room for the names of {2**16}")
-    path = directory / f"pass_{number}" / f"shard_{shard}.npy"
-    if path.exists():
+    index = torch.arange(shard * config.shard_frames, min((shard + 1) * config.shard_frames, len(store)))
+    path = shard_path(directory, number, shard, config.shard_frames)
+    if path.exists() and len(read_array(path)) == len(index):  # not one of another shard_frames
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     sizes, mixed = members[0].config, mixture(len(store), number)
-    index = torch.arange(shard * config.shard_frames, min((shard + 1) * config.shard_frames, len(store)))
     kind = record_type(min(config.num_states, members[0].num_pdfs), len(config.temperatures))
     parts = index.split(batch_size)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -145,10 +166,13 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
 
 
 def finish_pass(directory: Path, number: int, source: dict) -> None:
-    """Writes the `pass.json` of a pass whose shards are all there."""
+    """Writes the `pass.json` of a pass whose shards are all there, and removes what an interrupted run of another
+    shard_frames left."""
     folder = directory / f"pass_{number}"
-    shards = [folder / f"shard_{shard}.npy"
+    shards = [shard_path(directory, number, shard, source["shard_frames"])
               for shard in range(num_shards(source["num_frames"], source["shard_frames"]))]
+    for other in set(folder.glob("shard_*.npy")).difference(shards):
+        other.unlink()
     with atomic_path(folder / "pass.json") as path:
         path.write_text(json.dumps(source | {"shards": [file_hash(shard) for shard in shards]}, indent=1) + "\n")
 
@@ -213,13 +237,14 @@ def read_soft_targets(directory: Path, number: int, temperature: float, source: 
         written = json.loads(note.read_text())
     except ValueError as error:
         raise ValueError(f"{note}: damaged ({error}); run stage 9 again") from error
-    if other := [name for name, value in source.items() if name != "temperatures" and written.get(name) != value]:
+    facts = source.keys() - {"temperatures", "shard_frames"}  # it may have more temperatures, and other files
+    if other := [name for name in source if name in facts and written.get(name) != source[name]]:
         raise ValueError(f"{note}: soft targets of another {other[0].replace('_', ' ')} than this experiment's "
                          f"({written.get(other[0])}, not {source[other[0]]}); run stage 9 again")
     if temperature not in written["temperatures"]:
         raise ValueError(f"{note}: has the temperatures {written['temperatures']}, not {temperature:g}; add it to "
                          "soft_targets.temperatures and run stage 9 again")
-    paths = [note.with_name(f"shard_{shard}.npy") for shard in range(len(written["shards"]))]
+    paths = [shard_path(directory, number, shard, written["shard_frames"]) for shard in range(len(written["shards"]))]
     shards = []
     for path, digest in zip(paths, written["shards"], strict=True):
         if check and file_hash(path) != digest:

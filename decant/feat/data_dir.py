@@ -21,6 +21,7 @@ from pathlib import Path
 
 from decant.feat.audio import duration
 from decant.files import atomic_path
+from decant.settings import config_field
 from decant.text import byte_lines, fields, is_field, shown
 
 TO_THE_END = -1  # a segment's end in place of the recording's (Kaldi's extract-segments)
@@ -196,7 +197,11 @@ def check_disjoint_speakers(splits: Mapping[str, Iterable[Utterance]]) -> None:
 
 @dataclass(frozen=True)
 class UtterancesConfig:
-    max_unusable: float = 0.02  # share of a split's utterances that may be left out before a stage fails
+    """How many utterances may be left out."""
+
+    max_unusable: float = config_field(
+        0.02, "Share of a split's utterances that may be unusable, and so left out, before a stage fails.",
+        changes="nothing")
 
 
 def check_unusable(split: str, unusable: Mapping[str, str], total: int, config: UtterancesConfig) -> None:

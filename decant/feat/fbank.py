@@ -27,6 +27,7 @@ from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, at_speed, read_data_dir
 from decant.files import atomic_path
 from decant.parallel import parallel_map
+from decant.settings import config_field
 from decant.text import byte_lines
 
 CHUNK_SIZE = 100  # utterances computed and kept as one piece: what an interruption can lose, in each job
@@ -36,18 +37,22 @@ VARIANCE_FLOOR = 0.01  # for normalisation; log-mel bins of speech vary by about
 
 @dataclass(frozen=True)
 class FbankConfig:
-    """Filterbank settings; the defaults are the paper's where it gives them (section 4), else Kaldi's."""
+    """Filterbanks. The defaults are the paper's (section 4), else Kaldi's."""
 
-    sample_rate: int = 16000  # Hz; audio of another rate is resampled to it
-    num_bins: int = 40  # mel bins; the paper has 40
-    frame_length_ms: float = 25.0  # window, in ms
-    frame_shift_ms: float = 10.0  # advance from frame to frame, in ms; the paper has 10
-    low_freq: float = 20.0  # Hz, lower edge of the first bin
-    high_freq: float = 0.0  # Hz, upper edge of the last bin; 0 or less is counted from half the sample rate
-    snip_edges: bool = True  # only frames whose window is inside the signal; false: a frame for each shift
-    dither: float = 0.0  # standard deviation of added noise in 16-bit steps; each utterance gets the same noise
-    channel: int = -1  # of audio files with several, counted from 0; -1: those are refused
-    normalisation: str = "speaker"  # mean 0 and variance 1 over a "speaker" or an "utterance", or "none"
+    sample_rate: int = config_field(16000, "Hz; audio of another rate is resampled to it.")
+    num_bins: int = config_field(40, "Mel bins.", paper=40)
+    frame_length_ms: float = config_field(25.0, "The window of a frame, in ms.")
+    frame_shift_ms: float = config_field(10.0, "The advance from frame to frame, in ms.", paper=10.0)
+    low_freq: float = config_field(20.0, "Lower edge of the first bin, in Hz.")
+    high_freq: float = config_field(
+        0.0, "Upper edge of the last bin, in Hz; 0 or less is counted from half the sample rate.")
+    snip_edges: bool = config_field(
+        True, "Only frames whose window is inside the signal; false: a frame for each shift.")
+    dither: float = config_field(
+        0.0, "Standard deviation of added noise, in 16-bit steps; each utterance gets the same noise.")
+    channel: int = config_field(-1, "The channel of audio files with several, counted from 0; -1: those are refused.")
+    normalisation: str = config_field(
+        "speaker", "Mean 0 and variance 1 are those of a speaker's frames or an utterance's: speaker, utterance, none.")
 
     def __post_init__(self):
         nyquist = self.sample_rate / 2

@@ -26,17 +26,22 @@ from decant.hmm.gmm import (
     split_targets,
 )
 from decant.hmm.topology import StateGraph, TransitionModel
+from decant.settings import config_field
 
 
 @dataclass(frozen=True)
 class GmmTrainingConfig:
-    num_iterations: int = 40  # rounds of re-estimation
-    # rounds that begin with a new alignment (Kaldi's choice)
-    realign_iterations: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)
-    num_gaussians: int = 1000  # of all states together at the end (Kaldi: 1000)
-    last_split_iteration: int = 30  # the number of Gaussians grows evenly up to this round
-    occupancy_power: float = 0.25  # a state gets Gaussians in proportion to its frames to this power (Kaldi: 0.25)
-    variance_floor: float = 0.01  # smallest variance of a Gaussian
+    """The training of Gaussian mixtures."""
+
+    num_iterations: int = config_field(40, "Rounds of re-estimation.")
+    realign_iterations: tuple[int, ...] = config_field(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38),
+        "Rounds that begin with a new alignment; the default is Kaldi's.")
+    num_gaussians: int = config_field(1000, "Gaussians of all states together at the end (Kaldi: 1000).")
+    last_split_iteration: int = config_field(30, "The number of Gaussians grows evenly up to this round.")
+    occupancy_power: float = config_field(
+        0.25, "A state gets Gaussians in proportion to its number of frames to this power (Kaldi: 0.25).")
+    variance_floor: float = config_field(0.01, "Smallest variance of a Gaussian.")
 
     def __post_init__(self) -> None:
         if not 1 <= self.last_split_iteration <= self.num_iterations:
@@ -47,7 +52,10 @@ class GmmTrainingConfig:
 
 @dataclass(frozen=True)
 class MonophoneConfig(GmmTrainingConfig):
-    num_cepstra: int = 13  # cepstral coefficients with the zeroth; first and second differences are added
+    """The monophone system of Gaussian mixtures, from a flat start."""
+
+    num_cepstra: int = config_field(
+        13, "Cepstral coefficients with the zeroth; first and second differences are added.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,15 +65,21 @@ class MonophoneConfig(GmmTrainingConfig):
 
 @dataclass(frozen=True)
 class TriphoneConfig(GmmTrainingConfig):
+    """The triphone systems of Gaussian mixtures, up to three."""
+
     num_iterations: int = 35
-    realign_iterations: tuple[int, ...] = (10, 20, 30)  # rounds that begin with a new alignment (Kaldi's choice)
-    num_gaussians: int = 5000  # of all states together at the end
-    last_split_iteration: int = 25  # the number of Gaussians grows evenly up to this round
-    lda_dim: int = 0  # features that LDA keeps for a second system of triphones (Kaldi: 40); 0: there is none
-    lda_context: int = 3  # frames on each side that LDA sees (Kaldi: 3)
-    mllt_iterations: tuple[int, ...] = (2, 4, 6, 12)  # rounds of that system that estimate MLLT anew (Kaldi's choice)
-    speaker_adaptation: bool = False  # a third system, with fMLLR for every speaker on top of LDA and MLLT
-    fmllr_iterations: tuple[int, ...] = (2, 4, 6, 12)  # rounds of that system that estimate fMLLR anew (Kaldi's choice)
+    realign_iterations: tuple[int, ...] = (10, 20, 30)
+    num_gaussians: int = config_field(5000, "Gaussians of all states together at the end.")
+    last_split_iteration: int = 25
+    lda_dim: int = config_field(
+        0, "Features that LDA keeps for a second system of triphones (Kaldi: 40); 0: there is none.")
+    lda_context: int = config_field(3, "Frames on each side that LDA sees (Kaldi: 3).")
+    mllt_iterations: tuple[int, ...] = config_field(
+        (2, 4, 6, 12), "Rounds of the second system that estimate MLLT anew; the default is Kaldi's.")
+    speaker_adaptation: bool = config_field(
+        False, "A third system, with fMLLR for every speaker on top of LDA and MLLT.")
+    fmllr_iterations: tuple[int, ...] = config_field(
+        (2, 4, 6, 12), "Rounds of the third system that estimate fMLLR anew; the default is Kaldi's.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

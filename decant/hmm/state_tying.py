@@ -22,6 +22,7 @@ import numpy as np
 
 from decant.files import atomic_path
 from decant.lang.lexicon import SILENCE_PHONE
+from decant.settings import config_field
 from decant.text import read_fields
 
 Context = tuple[str, str, str]  # the left neighbour, the phone itself, the right neighbour
@@ -144,9 +145,11 @@ def monophone_tree(phones: Sequence[str]) -> DecisionTree:
 
 @dataclass(frozen=True)
 class StateTyingConfig:
-    num_leaves: int = 0  # pdf-ids at most (paper: 14,000); 0: no tying, the monophone's states stay
-    min_occupancy: float = 100.0  # frames that each leaf has at least
-    questions: str = ""  # file with a set of phones a line; without it they are found by clustering
+    """The decision tree that ties triphone states, the pdf-ids that networks predict."""
+
+    num_leaves: int = config_field(0, "pdf-ids at most; 0: no tying, the monophone's states stay.", paper=14000)
+    min_occupancy: float = config_field(100.0, "Frames that each leaf has at least.")
+    questions: str = config_field("", "File with a set of phones a line; without it they are found by clustering.")
 
     def __post_init__(self) -> None:
         if self.num_leaves < 0 or self.min_occupancy <= 0:

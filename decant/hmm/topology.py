@@ -19,6 +19,7 @@ import numpy as np
 from decant.files import atomic_path
 from decant.hmm.state_tying import NUM_SILENCE_STATES, Context, DecisionTree, num_states, read_tree, write_tree
 from decant.lang.lexicon import SILENCE_PHONE, Lexicon
+from decant.settings import config_field
 
 EXIT = NUM_SILENCE_STATES  # the column of leaving a phone in tables of transitions
 NUM_COLUMNS = EXIT + 1
@@ -26,10 +27,14 @@ NUM_COLUMNS = EXIT + 1
 
 @dataclass(frozen=True)
 class HmmConfig:
-    silence_prob: float = 0.5  # probability of a silence before, between and after words
+    """The hidden Markov models: silence, and the weight of transitions."""
+
+    silence_prob: float = config_field(0.5, "Probability of a silence before, between and after words.")
     # In alignment likelihoods are not scaled, while Kaldi's are by 0.1: transitions weigh a tenth of Kaldi's there.
-    transition_scale: float = 1.0  # on the log-probabilities of which state follows, once one is left (Kaldi: 1.0)
-    self_loop_scale: float = 0.1  # on the log-probabilities of staying in a state and of leaving it (Kaldi: 0.1)
+    transition_scale: float = config_field(
+        1.0, "Scale of the log-probabilities of which state follows, once one is left (Kaldi: 1.0).")
+    self_loop_scale: float = config_field(
+        0.1, "Scale of the log-probabilities of staying in a state and of leaving it (Kaldi: 0.1).")
 
     def __post_init__(self) -> None:
         if not 0 < self.silence_prob < 1:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from decant.files import atomic_path
 from decant.lang.lexicon import RESERVED_WORDS, SENTENCE_END, SENTENCE_START
+from decant.settings import config_field
 from decant.text import is_field, read_fields, shown
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,9 @@ FALLBACK_DISCOUNTS = (0.0, 0.5, 1.0, 1.5)
 
 @dataclass(frozen=True)
 class LanguageModelConfig:
-    order: int = 3  # words in the longest n-gram: 3 predicts a word from the two before it
+    """The language model, where the corpus brings none."""
+
+    order: int = config_field(3, "Words in the longest n-gram: 3 predicts a word from the two before it.")
 
     def __post_init__(self) -> None:
         if self.order < 1:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from decant.files import atomic_path
+from decant.settings import config_field
 from decant.text import code_points, read_fields
 
 SILENCE_PHONE = "SIL"
@@ -36,10 +37,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class LexiconConfig:
-    position_dependent_phones: bool = False  # other HMM states at a word's begin, inside, at its end, and alone
-    # Words of train that the lexicon lacks: refuse; spoken_noise, taken for <UNK>, which one phone SPN speaks.
-    unknown_words: str = "refuse"
-    max_unknown: float = 0.5  # share of a split's running words that the lexicon may lack before stage 1 fails
+    """The pronunciation lexicon's phones, and words that it lacks."""
+
+    position_dependent_phones: bool = config_field(
+        False, "Phones have other HMM states at a word's begin, inside, at its end, and alone.")
+    unknown_words: str = config_field(
+        "refuse", "Words of train that the lexicon lacks: refuse; or spoken_noise, taken for <UNK>, of one phone, SPN.")
+    max_unknown: float = config_field(
+        0.5, "Share of a split's running words that the lexicon may lack before stage 1 fails.", changes="nothing")
 
     def __post_init__(self) -> None:
         if self.unknown_words not in ("refuse", "spoken_noise"):

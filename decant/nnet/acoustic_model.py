@@ -18,18 +18,21 @@ from torch.func import functional_call, stack_module_state, vmap
 from decant.feat.fbank import FbankConfig
 from decant.files import atomic_path, write_tensors
 from decant.nnet import data_parallel
+from decant.settings import config_field
 
 NOT_SIZES = ("num_bins", "num_pdfs", "tree", "features")  # what a model has beyond its config
 
 
 @dataclass(frozen=True)
 class AcousticModelConfig:
-    left_context: int = 20  # Frames before the one whose state is predicted (paper: 20)
-    right_context: int = 5  # Frames after it (paper: 5; 50 ms of look-ahead)
-    frame_step: int = 1  # The network sees one in so many of these frames (paper: 1)
-    hidden_layers: int = 4  # Layers of rectified linear units (paper: 8)
-    hidden_units: int = 512  # Units of each (paper: 2560)
-    residual: bool = False  # Each hidden layer but the first adds to its normalised input (paper: false)
+    """The size of a network: its window of frames, its layers."""
+
+    left_context: int = config_field(20, "Frames before the one whose state is predicted.", paper=20)
+    right_context: int = config_field(5, "Frames after it: the look-ahead, 50 ms for 5.", paper=5)
+    frame_step: int = config_field(1, "The network sees one in so many of these frames.", paper=1)
+    hidden_layers: int = config_field(4, "Layers of rectified linear units.", paper=8)
+    hidden_units: int = config_field(512, "Units of each layer.", paper=2560)
+    residual: bool = config_field(False, "Each hidden layer but the first adds to its normalised input.", paper=False)
 
     def __post_init__(self) -> None:
         if min(self.left_context, self.right_context) < 0 or min(self.hidden_layers, self.hidden_units) < 1:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from decant.feat.archive import write_int_vectors
 from decant.files import atomic_path, read_array
+from decant.settings import config_field
 
 MOST = 0.8  # share of a GPU's free memory that a store may fill: the rest is for a training
 
@@ -25,11 +26,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FramesConfig:
-    # What the networks see: fbank (the paper's); fmllr, the speaker-adapted features of triphone.speaker_adaptation.
-    features: str = "fbank"
-    # Networks also learn from train's utterances at these speeds, copies by speakers of their own with labels of their
-    # own alignment (Kaldi's perturb_data_dir_speed_3way.sh: 0.9, 1.1; the paper: none).
-    speeds: tuple[float, ...] = ()
+    """The frames that the networks see."""
+
+    features: str = config_field(
+        "fbank", "What a frame is: fbank; or fmllr, the speaker-adapted features of triphone.speaker_adaptation.",
+        paper="fbank")
+    speeds: tuple[float, ...] = config_field(
+        (), "Networks also learn from train's utterances at these speeds: copies by speakers of their own, with labels "
+        "of their own alignment (Kaldi's perturb_data_dir_speed_3way.sh: 0.9 and 1.1).", paper=())
 
     def __post_init__(self) -> None:
         if self.features not in ("fbank", "fmllr"):

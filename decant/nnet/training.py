@@ -9,7 +9,7 @@ The letters: B batch, N frames, S pdf-ids.
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import tee
@@ -26,24 +26,32 @@ from decant.nnet.minibatches import FrameOrder, minibatches, read_ahead, read_to
 from decant.nnet.objectives import Objective
 from decant.nnet.precision import autocast, check_precision
 from decant.progress import progress
+from decant.settings import config_field
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    seed: int = 0  # of another draw of the models that this table trains: their first weights, the order of frames
-    epochs: int = 8  # passes over the training frames
-    batch_size: int = 512  # frames of a minibatch
-    learning_rate: float = 1e-3  # AdamW's highest; it rises linearly in the warm-up, then falls linearly to zero
-    warmup: float = 0.05  # share of all steps in which the learning rate rises
-    weight_decay: float = 0.01  # AdamW's decoupled weight decay
-    label_smoothing: float = 0.0  # share of every hard label that all states have evenly
-    threads: int = 1  # of a model's training on a CPU; in the config because rounding depends on it
-    precision: str = "auto"  # of matrix products: float32, bfloat16, or auto: bfloat16 where the hardware has it
-    dev_epochs: int = 1  # epochs between looks at dev; the weights that are best there are kept
-    checkpoint_steps: int = 1000  # steps between checkpoints; there is one at the end of every epoch too
-    shard_weights: bool = False  # several processes divide weights and optimizer among them (FSDP), not only the frames
+    """The training of networks: stochastic gradient descent with AdamW."""
+
+    seed: int = config_field(0, "Another one draws other models: first weights and the order of frames.")
+    epochs: int = config_field(8, "Passes over the training frames.")
+    batch_size: int = config_field(512, "Frames of a minibatch.")
+    learning_rate: float = config_field(
+        1e-3, "AdamW's highest learning rate; it rises linearly in the warm-up, then falls linearly to zero.")
+    warmup: float = config_field(0.05, "Share of all steps in which the learning rate rises, from 0 to below 1.")
+    weight_decay: float = config_field(0.01, "AdamW's decoupled weight decay.")
+    label_smoothing: float = config_field(0.0, "Share of every hard label that all states have evenly.", paper=0.0)
+    threads: int = config_field(1, "Threads of a model's training on a CPU.", changes="rounding")
+    precision: str = config_field(
+        "auto", "Of matrix products: float32, bfloat16, or auto, which is bfloat16 where the hardware has it.")
+    dev_epochs: int = config_field(1, "Epochs between looks at dev; the weights that are best there are kept.")
+    checkpoint_steps: int = config_field(
+        1000, "Steps between checkpoints; there is one at the end of every epoch too.", changes="nothing")
+    shard_weights: bool = config_field(
+        False, "Several processes divide weights and optimizer among them (FSDP), not only the frames.",
+        changes="rounding")
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.threads, self.dev_epochs, self.checkpoint_steps) < 1:
@@ -68,26 +76,33 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
     return config.learning_rate * min((step + 1) / warmup, (num_steps - step) / max(1, num_steps - warmup))
 
 
-@torch.inference_mode()
-def predictions(model: AcousticModel | SideBySide, store: FrameStore, batch_size: int = 4096) -> Tensor:
-    """The most probable pdf-id of every frame of a store: int64 [N]; of M models side by side [M, N]."""
-    index, found = torch.arange(len(store), device=store.device), []
-    for part in index.split(batch_size):
+def logits_of(model: AcousticModel | SideBySide, store: FrameStore,
+              batch_size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
+    """(indices int64 [B], their logits [B, S]; of M models side by side [M, B, S]) of all frames of a store in turn."""
+    for part in torch.arange(len(store), device=store.device).split(batch_size):
         windows = store.windows(part, model.config.window)
         if isinstance(model, SideBySide):
             windows = windows.expand(model.num_models, *windows.shape)
-        found.append(model(windows).argmax(dim=-1))
-    return torch.cat(found, dim=-1)
+        yield part, model(windows)
 
 
-def frame_accuracy(predicted: Tensor, store: FrameStore) -> Tensor:
-    """Share of a store's frames whose predicted pdf-id (int64 [..., N]) is the aligned one: float64 [...], where the
-    predictions are."""
-    return (predicted == store.pdfs.to(predicted.device)).double().mean(dim=-1)
+@torch.inference_mode()
+def accuracy_and_loss(model: AcousticModel | SideBySide, store: FrameStore) -> Tensor:
+    """The share of a store's frames whose most probable pdf-id is the aligned one, and the mean cross-entropy with
+    the aligned ones in nats: float64 [2], of M models [2, M]. They compare, whatever loss a training has."""
+    found = []
+    for part, logits in logits_of(model, store):
+        labels = store.labels(part).to(logits.device)
+        right = (logits.argmax(dim=-1) == labels).double().sum(dim=-1)
+        log_probs = logits.float().log_softmax(dim=-1)
+        nats = -log_probs.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).double().sum(dim=(-2, -1))
+        found.append(torch.stack([right, nats]))
+    return torch.stack(found).sum(dim=0) / len(store)
 
 
 History = list[dict[str, float]]
-"""A record of every epoch that dev was looked at after: epoch, loss, dev_frame_accuracy, seconds since the last one."""
+"""A record of every epoch that dev was looked at after: epoch; loss, the training's own; dev_loss and
+dev_frame_accuracy (accuracy_and_loss); seconds since the last one."""
 
 
 def train(models: Sequence[AcousticModel], orders: Sequence[FrameOrder], dev: FrameStore, objective: Objective,
@@ -163,15 +178,19 @@ def look_at_dev(model: AcousticModel | SideBySide, dev: FrameStore, best: dict[s
                 histories: Sequence[History], labels: Sequence[str], epoch: int, mean_loss: Tensor, started: float,
                 num_epochs: int) -> dict[str, Tensor]:
     """Adds an epoch to each model's history, and returns the best weights so far."""
-    accuracy = frame_accuracy(predictions(model, dev), dev).view(len(labels))
-    accuracy = data_parallel.summed(accuracy * (data_parallel.rank() == 0))  # so that all keep the same epoch
+    on_dev = accuracy_and_loss(model, dev).view(2, len(labels))
+    accuracy, dev_loss = data_parallel.summed(on_dev * (data_parallel.rank() == 0))  # so that all keep the same epoch
     highest = [max((record["dev_frame_accuracy"] for record in history), default=-1.0) for history in histories]
     best = better(best, model.state_dict(), accuracy > accuracy.new_tensor(highest))
     seconds = (time.monotonic() - started) / len(labels)
-    for history, label, loss, on_dev in zip(histories, labels, mean_loss.tolist(), accuracy.tolist(), strict=True):
-        history.append({"epoch": epoch, "loss": loss, "dev_frame_accuracy": on_dev, "seconds": seconds})
-        logger.info("%s: epoch %d of %d, loss %.4f, dev frame accuracy %.2f%%, %.0f s", label, epoch, num_epochs, loss,
-                    100 * on_dev, seconds)
+    for history, label, *figures in zip(histories, labels, mean_loss.tolist(), dev_loss.tolist(), accuracy.tolist(),
+                                        strict=True):
+        loss, loss_on_dev, right = figures
+        history.append({"epoch": epoch, "loss": loss, "dev_loss": loss_on_dev, "dev_frame_accuracy": right,
+                        "seconds": seconds})
+        # The training loss is in the history alone: epochs on mixtures, and other temperatures, do not compare.
+        logger.info("%s: epoch %d of %d, on dev cross-entropy %.4f, frame accuracy %.2f%%, %.0f s", label, epoch,
+                    num_epochs, loss_on_dev, 100 * right, seconds)
     return best
 
 

@@ -13,7 +13,7 @@ from decant.experiment import Experiment
 from decant.files import atomic_path
 from decant.nnet.acoustic_model import load_model
 from decant.nnet.frame_store import read_frame_store
-from decant.nnet.training import frame_accuracy, predictions
+from decant.nnet.training import accuracy_and_loss
 from decant.score.results import Summary, markdown_table, percent, read_list, summarize, summary, terminal_table
 
 
@@ -48,7 +48,7 @@ def regularization_rows(experiment: Experiment, config: RegularizationConfig, te
         model = load_model(folder)[0].to(device)
         dev = [epoch["dev_frame_accuracy"] for epoch in json.loads((folder / "history.json").read_text())]
         drawn = share_of(store, config.share, seed).to(device)
-        train, test = (frame_accuracy(predictions(model, frames), frames).item() for frames in (drawn, on_test))
+        train, test = (accuracy_and_loss(model, frames)[0].item() for frames in (drawn, on_test))
         return RegularizationRow(share, targets, seed, train, max(dev), dev[-1], test)
 
     yield row(experiment.member(1), 1.0, "hard", 1)

@@ -15,6 +15,7 @@ import numpy as np
 
 from decant.files import atomic_path
 from decant.lang.lexicon import UNKNOWN_WORD
+from decant.settings import config_field
 
 Sentences = Mapping[str, Sequence[str]]  # the words of each utterance
 GAP = "***"  # what is written opposite a word that was left out or put in
@@ -22,8 +23,13 @@ GAP = "***"  # what is written opposite a word that was left out or put in
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    lm_weights: tuple[float, ...] = (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0)  # tried on dev, with the first penalty
-    word_insertion_penalties: tuple[float, ...] = (0.0, -1.0, 1.0)  # cost of a word; tried with the best LM weight
+    """What is tried on dev, whose best decodes test."""
+
+    lm_weights: tuple[float, ...] = config_field(
+        (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
+        "Weights of the language model that are tried on dev, with the first word insertion penalty.")
+    word_insertion_penalties: tuple[float, ...] = config_field(
+        (0.0, -1.0, 1.0), "Costs of a word that are tried on dev, with the best language model weight.")
 
     def __post_init__(self) -> None:
         if not self.lm_weights or min(self.lm_weights) <= 0 or not self.word_insertion_penalties:

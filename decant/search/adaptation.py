@@ -15,6 +15,7 @@ from decant.hmm.system import MixtureSystem
 from decant.hmm.topology import state_graph
 from decant.lang.lexicon import Lexicon
 from decant.search.beam_search import SearchConfig
+from decant.settings import config_field
 
 FRAMES_AT_A_TIME = 200_000  # of so many at least, whole speakers, what they say is found together
 
@@ -24,10 +25,11 @@ Words = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class AdaptationConfig(SearchConfig):
-    """Of dev and test, whose transcripts are not known: how they are recognised the first time."""
+    """Adaptation to dev's and test's speakers, by what is recognised."""
 
-    lm_weight: float = 12.0  # the language model's weight there
-    passes: int = 3  # of estimating the transforms; each but the first from an alignment under those before
+    lm_weight: float = config_field(12.0, "The language model's weight in that first recognition.")
+    passes: int = config_field(
+        3, "Estimations of the transforms, each but the first from an alignment under those before.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,7 +49,7 @@ class Adaptation:
     adapted: MixtureSystem
     lexicon: Lexicon
     recognise: Callable[[Mapping[str, Tensor]], Words]
-    passes: int = AdaptationConfig.passes
+    passes: int = 3
     jobs: int = 1
 
     def transforms(self, features: Mapping[str, Tensor], speaker_of: Mapping[str, str],

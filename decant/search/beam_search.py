@@ -19,14 +19,17 @@ import numpy as np
 
 from decant.parallel import parallel_stream
 from decant.search.fst_arrays import read_graph_arrays, write_arrays
+from decant.settings import config_field
 
 Setting = tuple[float, float]  # language model weight, word insertion penalty
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    beam: float = 13.0  # a state that costs this much more than the frame's best is given up
-    max_active: int = 7000  # states kept in a frame, at most
+    """The beam search that recognises the words."""
+
+    beam: float = config_field(13.0, "A state that costs this much more than the frame's best is given up.")
+    max_active: int = config_field(7000, "States kept in a frame, at most.")
 
     def __post_init__(self) -> None:
         if self.beam <= 0:
