@@ -48,9 +48,9 @@ def test_a_file_is_on_disk_before_it_takes_its_name_and_its_name_after(tmp_path)
     """By the calls that the system saw."""
     program = ("import sys\nfrom decant.files import atomic_path\n"
                "with atomic_path(sys.argv[1]) as path: path.write_text('new')")
-    subprocess.run(["strace", "-y", "-e", "trace=fsync,rename", "-o", tmp_path / "calls", sys.executable, "-c", program,
-                    tmp_path / "x.txt"], check=True)
+    trace = ["strace", "-f", "--seccomp-bpf", "-y", "-e", "trace=fsync,rename", "-o", tmp_path / "calls"]
+    subprocess.run([*trace, sys.executable, "-c", program, tmp_path / "x.txt"], check=True)
     lines = (tmp_path / "calls").read_text().splitlines()
-    calls = [line.partition("(")[::2] for line in lines if str(tmp_path) in line]
+    calls = [line.split(maxsplit=1)[1].partition("(")[::2] for line in lines if str(tmp_path) in line]  # after the pid
     assert [name for name, _ in calls] == ["fsync", "rename", "fsync"]
     assert ".x.txt>" in calls[0][1] and f"<{tmp_path}>" in calls[2][1]
