@@ -62,7 +62,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])
     torch.set_num_threads(1)  # stages compute in several processes or threads of their own
     try:
-        device = choose_device(given.device)
+        device = data_parallel.choose_device(given.device)
         data_parallel.join(device)
         declared = json.loads((given.out / "stage.json").read_text())
         there = frozenset(name for name, fingerprint in declared["reads"].items() if fingerprint)
@@ -85,16 +85,3 @@ def run_step(main: Callable[[Stage], None]) -> None:
         else:
             logger.exception("error: unexpected")
         sys.exit(1)
-
-
-def choose_device(name: str) -> torch.device:
-    """cuda where there is one for "auto", each of torchrun's processes its own; ValueError where there are too few."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    if (needed := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > torch.cuda.device_count():
-        raise ValueError(f"--processes {needed}: each needs a GPU, and torch finds {torch.cuda.device_count()} here")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    torch.cuda.set_device(device)
-    return device

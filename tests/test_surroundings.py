@@ -57,7 +57,7 @@ def test_verify_ends_with_status_1_and_names_the_file(tmp_path):
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
 def test_a_file_system_without_locks_is_said_and_the_run_goes_on(tmp_path):
     """strace has the system refuse the lock as such a file system does."""
-    program = "import sys, pathlib; from steps.configure import take_lock; print(take_lock(pathlib.Path(sys.argv[1])))"
+    program = "import sys, pathlib; from steps.lock import take_lock; print(take_lock(pathlib.Path(sys.argv[1])))"
     refuse = ["strace", "-f", "--seccomp-bpf", "-o", tmp_path / "calls", "-e", "trace=flock", "-e",
               "inject=flock:error=ENOSYS"]
     done = subprocess.run([*refuse, sys.executable, "-c", program, tmp_path / ".lock"], cwd=ROOT, capture_output=True,

@@ -11,7 +11,7 @@ from decant.config import read_tables
 from decant.distill.regularization import SoftRegularizationConfig
 from decant.nnet.training import TrainingConfig
 from decant.settings import config_field, config_fields, neutral, type_words
-from steps.configure import SHARED_TABLES
+from steps.tables import SHARED_TABLES
 from steps.usage import option_parser, stages_that_read, summary, usage
 
 ROOT = Path(__file__).parents[1]

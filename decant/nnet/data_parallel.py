@@ -20,6 +20,19 @@ from torch.nn.parallel import DistributedDataParallel
 PATIENCE = timedelta(days=1)
 
 
+def choose_device(name: str) -> torch.device:
+    """cuda where there is one for "auto", each of torchrun's processes its own; ValueError where there are too few."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here; take --device cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if (needed := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > torch.cuda.device_count():
+        raise ValueError(f"--processes {needed}: each needs a GPU, and torch finds {torch.cuda.device_count()} here")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
 def join(device: torch.device) -> None:
     """Joins the processes that torchrun started, if it did."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
