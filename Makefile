@@ -1,5 +1,5 @@
 # make demo   the default recipe, from nothing to its table
-# make test   ruff, the imports' contract, then the tests
+# make test   ruff, the imports' contract, the type checker, then the tests
 # Both make the environment .venv first, if it is not there or requirements.txt changed. PYTHON=python3.12 chooses another.
 # make test-k2   the tests of decant.search.k2_search, in an environment of its own, .venv-k2: Python 3.11, PYTHON_K2=... names it
 
@@ -12,7 +12,8 @@ demo: .venv/installed
 
 test: .venv/installed
 	.venv/bin/ruff check .
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
+	.venv/bin/mypy
 	.venv/bin/python -m pytest -q --ignore tests/k2 --ignore tests/engines
 
 test-k2: .venv/installed .venv-k2/installed

@@ -32,7 +32,14 @@ class Run:
         """What the runs that differ in their seed alone have in common beside the system, for people."""
         if self.temperature is None:
             return ""
-        return f"temperature {self.temperature:g}" + (f" generation {self.generation}" if self.generation > 1 else "")
+        later = f" generation {self.generation}" if (self.generation or 1) > 1 else ""
+        return f"temperature {self.temperature:g}{later}"
+
+    @property
+    def of_student(self) -> tuple[float, int, int]:
+        """A student's temperature, generation and seed."""
+        assert self.temperature is not None and self.generation is not None and self.seed is not None, self
+        return self.temperature, self.generation, self.seed
 
     @property
     def label(self) -> str:
@@ -126,8 +133,9 @@ class Experiment:
         return self.folder("baseline") if number == 1 else self.folder("ensemble") / f"member_{number:02d}"
 
     def student(self, run: Run) -> Path:
-        later = f"generation_{run.generation}_" if run.generation > 1 else ""
-        return self.folder("students") / f"{later}temperature_{run.temperature:g}_seed_{run.seed}"
+        temperature, generation, seed = run.of_student
+        later = f"generation_{generation}_" if generation > 1 else ""
+        return self.folder("students") / f"{later}temperature_{temperature:g}_seed_{seed}"
 
     @property
     def chosen_student(self) -> Path:

@@ -116,5 +116,6 @@ def _start_worker(logs: list[str]) -> None:
 
 
 def _wait_for_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)

@@ -38,8 +38,8 @@ def config_fields(table: type) -> dict[str, ConfigField]:
     """The fields of a config dataclass by name; one that a subclass gives another default is described by its base."""
     found = {}
     for own in fields(table):
-        described = [base.__dataclass_fields__[own.name].metadata for base in table.__mro__
-                     if own.name in getattr(base, "__dataclass_fields__", {})]
+        described = [vars(base)["__dataclass_fields__"][own.name].metadata for base in table.__mro__
+                     if own.name in vars(base).get("__dataclass_fields__", {})]
         found[own.name] = ConfigField(own.name, own.type, own.default, **next(filter(None, described), {}))
     return found
 

@@ -13,6 +13,7 @@ Only the standard library here: fourteen stages that have nothing to do should t
 """
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -189,7 +190,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # any name on any terminal
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # any name on any terminal
     try:
         main()
     except (ValueError, OSError) as error:

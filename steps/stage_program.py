@@ -1,6 +1,7 @@
 """What the steps' programs share: their arguments, their log, and errors in one line."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -56,7 +57,8 @@ def run_step(main: Callable[[Stage], None]) -> None:
                        ("engine", str)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = parser.parse_args()
-    sys.stdout.reconfigure(errors="backslashreplace")  # any word on any terminal
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # any word on any terminal
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR  # RANK: torchrun's
     logging.basicConfig(level=level, format="%(message)s", handlers=[
         logging.StreamHandler(), logging.FileHandler(given.out / "log", encoding="utf-8")])

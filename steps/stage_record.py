@@ -84,7 +84,8 @@ def origin(tables: list[str], reads: list[str], by_engine: bool) -> dict:
 def changed_fields(config: dict[str, dict]) -> dict[str, list[str]]:
     """The fields that are not as in a stage.json's tables, by what their change does to results: "rounding" or
     "nothing", as the run's "neutral" has it; "" for all others."""
-    run, changed = asked(), {"": [], "rounding": [], "nothing": []}
+    run = asked()
+    changed: dict[str, list[str]] = {"": [], "rounding": [], "nothing": []}
     for table, old in config.items():
         new, effects = run["config"].get(table, {}), run.get("neutral", {}).get(table, {})
         # A field that decant did not have then: its default is what decant did then.
@@ -157,8 +158,8 @@ def verify(exp: Path) -> int:
         print(f"{exp}: no stage has finished here")
     for note in notes:
         directory = note.parent
-        files = read_note(directory).get("files")
-        problems = [f"{note}: damaged"] if files is None else [
+        files: dict[str, list] = read_note(directory).get("files", {})
+        problems = [f"{note}: damaged"] if "files" not in read_note(directory) else [
             f"{directory / file}: {reason}" for file, facts in files.items()
             if (reason := damage(directory / file, facts, contents=True))]
         print("\n".join(problems or [f"{directory.name}: {len(files)} files as they were"]), flush=True)

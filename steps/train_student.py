@@ -17,18 +17,18 @@ def train_student(stage: Stage, run: Run, teachers: tuple[Path, ...], source: di
     sizes, teaching, config, training = stage.config(
         acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
         student_training=TrainingConfig)
-    experiment = stage.experiment
+    experiment, (temperature, generation, seed) = stage.experiment, run.of_student
     store = read_frame_store(experiment.student_frames(bool(teaching.unlabelled))).to(stage.device)
-    live = LiveTargets([] if teaching.stored else load_models(teachers, stage.device), teaching, run.temperature)
+    live = LiveTargets([] if teaching.stored else load_models(teachers, stage.device), teaching, temperature)
 
     def targets(number: int) -> Targets:
         if not teaching.stored:
             return live
-        return read_soft_targets(experiment.soft_targets(run.generation), number, run.temperature, source)
+        return read_soft_targets(experiment.soft_targets(generation), number, temperature, source)
 
     num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
     lessons = Lessons(len(store), training.epochs, num_passes, targets)
     train_new_models(read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device), sizes,
-                     [training_seed("student", run.seed, training.seed, run.generation)], len(store),
-                     soft_labels(store, sizes.window, lessons, run.temperature, config, training.label_smoothing),
+                     [training_seed("student", seed, training.seed, generation)], len(store),
+                     soft_labels(store, sizes.window, lessons, temperature, config, training.label_smoothing),
                      training, [experiment.student(run)])

@@ -42,11 +42,8 @@ def ensemble_logits(members: Sequence[AcousticModel], windows: Tensor, teacher: 
     temperature they give soft targets; the geometric ones are then the mean of the members' softened distributions
     too, the arithmetic ones are the mean, softened.
     """
-    total = None
-    for member in members:  # one at a time: ten members' logits of 14,000 states are large
+    total = members[0](windows).float().log_softmax(dim=1)
+    for member in members[1:]:  # one at a time: ten members' logits of 14,000 states are large
         logs = member(windows).float().log_softmax(dim=1)
-        if total is None:
-            total = logs
-        else:
-            total = total + logs if teacher == "geometric" else torch.logaddexp(total, logs)
+        total = total + logs if teacher == "geometric" else torch.logaddexp(total, logs)
     return total / len(members) if teacher == "geometric" else total - math.log(len(members))

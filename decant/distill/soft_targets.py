@@ -123,9 +123,9 @@ def made_from(members: Sequence[AcousticModel], store: FrameStore, config: SoftT
     for member in members:
         for name, weights in sorted(member.state_dict().items()):
             teacher.update(name.encode())
-            teacher.update(weights.cpu().contiguous().numpy())
+            teacher.update(weights.cpu().contiguous().numpy().data)
     for array in (store.offsets, store.pdfs):
-        frames.update(array.cpu().contiguous().numpy())
+        frames.update(array.cpu().contiguous().numpy().data)
     return {"teacher": teacher.hexdigest(), "alignment": frames.hexdigest(), "num_frames": len(store),
             "num_states": min(config.num_states, members[0].num_pdfs), "temperatures": list(config.temperatures),
             "shard_frames": config.shard_frames}
@@ -160,7 +160,8 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
         for part in progress(parts, len(parts), f"soft targets, pass {number}, shard {shard}"):
             logits = teacher_logits(members, mixed.windows(store, part, sizes.window), config)
             records = np.empty(len(part), kind)
-            for name, x in zip(kind.names, top_states(logits, config.num_states, config.temperatures), strict=True):
+            kept = top_states(logits, config.num_states, config.temperatures)
+            for name, x in zip(("states", "logits", "tails"), kept, strict=True):
                 records[name] = x.cpu().numpy()
             file.write(records.tobytes())
 
@@ -198,7 +199,7 @@ class SoftTargets:
             records = np.empty(len(rows), self.shards[0].dtype)
             order = np.argsort(rows)
             ends = np.searchsorted(rows[order], self.shard_frames * np.arange(len(self.shards) + 1))
-            for shard in np.flatnonzero(np.diff(ends)):
+            for shard in np.flatnonzero(np.diff(ends)).tolist():
                 of = order[ends[shard]:ends[shard + 1]]
                 records[of] = self.shards[shard][rows[of] - shard * self.shard_frames]
         states = torch.from_numpy(records["states"].astype(np.int64)).to(index.device)

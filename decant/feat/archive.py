@@ -28,7 +28,8 @@ if "KALDI_ROOT" not in _environment:
     del os.environ["KALDI_ROOT"]
 
 # kaldi_io reads inside assert statements, which PYTHONOPTIMIZE takes out: what follows them is then misread.
-MATRICES = {b"FM ": np.dtype("<f4"), b"DM ": np.dtype("<f8")}  # Kaldi's mark of a matrix: its numbers
+# Kaldi's mark of a matrix: its numbers
+MATRICES: dict[bytes, np.dtype] = {b"FM ": np.dtype("<f4"), b"DM ": np.dtype("<f8")}
 INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])  # Kaldi writes each number after its size
 # What else may begin at an offset, and what makes of it what is read here.
 FOREIGN = {
@@ -151,7 +152,8 @@ def _read_int_vector(file: BufferedReader) -> np.ndarray:
     header = file.read(7)
     if header[:3] != b"\0B\4" or len(header) < 7:
         raise ValueError("no vector of integers")
-    numbers = _read_values(file, *struct.unpack("<i", header[3:]), INTEGER)
+    [count] = struct.unpack("<i", header[3:])
+    numbers = _read_values(file, count, INTEGER)
     if (numbers["size"] != 4).any():
         raise ValueError("integers of another size than 4 bytes")
     return np.ascontiguousarray(numbers["value"])
@@ -161,7 +163,7 @@ def _read_values(file: BufferedReader, count: int, kind: np.dtype) -> np.ndarray
     if not 0 <= count * kind.itemsize <= os.fstat(file.fileno()).st_size - file.tell():
         raise ValueError(f"{count} values are not there")
     values = np.empty(count, kind)
-    file.readinto(values.view(np.uint8))
+    file.readinto(values.view(np.uint8).data)
     return values
 
 

@@ -41,4 +41,4 @@ class GmmFeatures:
     @property
     def context(self) -> int:
         """Frames on each side that the transform sees."""
-        return (self.transform.shape[1] // self.num_cepstra - 1) // 2
+        return 0 if self.transform is None else (self.transform.shape[1] // self.num_cepstra - 1) // 2

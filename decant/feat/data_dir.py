@@ -158,7 +158,7 @@ def write_data_dir(directory: Path, utterances: Iterable[Utterance], movable: Pa
         if re.search(r"\n|\s$", str(utterance.audio), re.ASCII):
             raise ValueError(f"{directory}: {str(utterance.audio)!r} would not be read back as one path; rename it")
 
-    tables: dict[str, dict[str, object]] = {"wav.scp": {}, "utt2dur": {}} | ({"segments": {}} if cut else {})
+    tables: dict[str, dict[str, object]] = {name: {} for name in ("wav.scp", "utt2dur", *["segments"] * cut)}
     recordings: dict[tuple, str] = {}
     seconds = _durations(directory, utterances)
     utterances_of = defaultdict(list)
@@ -253,7 +253,7 @@ def _check_audio(directory: Path, wav_scp: Table, look: bool,
     for recording, (line, value) in wav_scp.items():
         path, channel, offset = value, None, None
         if piped := SPH2PIPE.fullmatch(value):
-            channel, path = piped[1] and int(piped[1]) - 1, piped[2]
+            channel, path = int(piped[1]) - 1 if piped[1] else None, piped[2]
         elif archived := ARCHIVED.fullmatch(value):
             path, offset = archived[1], int(archived[2])
         audio[recording] = directory / path, channel, offset

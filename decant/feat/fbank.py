@@ -54,7 +54,7 @@ class FbankConfig:
     normalisation: str = config_field(
         "speaker", "Mean 0 and variance 1 are those of a speaker's frames or an utterance's: speaker, utterance, none.")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         nyquist = self.sample_rate / 2
         top = self.high_freq if self.high_freq > 0 else nyquist + self.high_freq
         if not 0 <= self.low_freq < top <= nyquist:
@@ -104,8 +104,9 @@ def fbank(samples: np.ndarray | torch.Tensor, config: FbankConfig) -> torch.Tens
             dither=config.dither,
         )
     if not frames.isfinite().all():
-        raise ValueError(f"samples of up to {float(abs(samples).max()):g}, where 16 bits end at 32768, give frames "
-                         "that are not finite; make the file again")
+        highest = float(torch.as_tensor(samples).abs().max())
+        raise ValueError(f"samples of up to {highest:g}, where 16 bits end at 32768, give frames that are not finite; "
+                         "make the file again")
     return frames
 
 

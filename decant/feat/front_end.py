@@ -61,7 +61,7 @@ class Filterbanks:
 
     def for_mixtures(self, wanted: GmmFeatures, speakers: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """`mixture_frames` of every utterance. speakers: the transform of each; without them, before adaptation."""
-        return {utterance: mixture_frames(static, wanted, speakers and speakers[self.speaker_of[utterance]])
+        return {utterance: mixture_frames(static, wanted, speakers[self.speaker_of[utterance]] if speakers else None)
                 for utterance, static in self.cepstra(wanted.num_cepstra).items()}
 
 

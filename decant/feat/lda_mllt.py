@@ -40,10 +40,10 @@ def lda(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> np.nda
     Raises ValueError if there are fewer features, or not more classes, than directions asked for, or if features do not
     vary independently of each other inside the classes.
     """
-    counts, sums, second = np.zeros(0), None, None
+    counts, sums, second = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0))
     for features, classes in utterances:
         x = features.astype(np.float64)
-        if sums is None:
+        if not len(counts):
             sums, second = np.zeros((0, x.shape[1])), np.zeros((x.shape[1],) * 2)
         if (missing := classes.max() + 1 - len(counts)) > 0:
             counts, sums = np.pad(counts, (0, missing)), np.pad(sums, ((0, missing), (0, 0)))

@@ -27,7 +27,7 @@ class BestPath:
     log_prob: float
 
 
-def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, ...], fill: float, device) -> Tensor:
+def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, ...], fill: float, device: torch.device) -> Tensor:
     out = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for row, array in zip(out, arrays, strict=True):
         row[tuple(slice(n) for n in array.shape)] = array
@@ -68,13 +68,13 @@ def viterbi(graphs: Sequence[StateGraph], log_likelihoods: Sequence[Tensor]) -> 
         choice = (best[t - 1].gather(1, before) + log_probs[rows, :, state]).argmax(dim=1, keepdim=True)
         state = torch.where(t < lengths, before.gather(1, choice)[:, 0], state)
     states[0] = state
-    states, total = states.cpu().numpy(), total.cpu().numpy()
-    if not (total < np.inf).all():  # -inf: no path; NaN is not less
+    all_states, totals = states.cpu().numpy(), total.cpu().numpy()
+    if not (totals < np.inf).all():  # -inf: no path; NaN is not less
         raise FloatingPointError("log-likelihoods are NaN or infinite; look at the model and the features")
     paths: list[BestPath | None] = []
     for b, graph in enumerate(graphs):
-        mine = states[:len(log_likelihoods[b]), b]
-        paths.append(BestPath(mine, graph.pdfs[mine], float(total[b])) if np.isfinite(total[b]) else None)
+        mine = all_states[:len(log_likelihoods[b]), b]
+        paths.append(BestPath(mine, graph.pdfs[mine], float(totals[b])) if np.isfinite(totals[b]) else None)
     return paths
 
 
@@ -118,7 +118,8 @@ def _align_batch(graphs: Sequence[StateGraph], features: Sequence[np.ndarray],
                         for graph, x in zip(graphs, features, strict=True)), strict=True)
     width = max(x.shape[1] for x in scores)
     found = viterbi(own, [pad(x, (0, width - x.shape[1])) for x in scores])
-    return [path and replace(path, pdfs=graph.pdfs[path.states]) for path, graph in zip(found, graphs, strict=True)]
+    return [None if path is None else replace(path, pdfs=graph.pdfs[path.states])
+            for path, graph in zip(found, graphs, strict=True)]
 
 
 def transition_counts(graph: StateGraph, states: np.ndarray, num_pdfs: int) -> np.ndarray:

@@ -169,7 +169,7 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
     """
     speech = [None if pdfs is None else ~np.isin(pdfs, silence) for pdfs in labels]
     features = [x if kept is None else x[torch.from_numpy(kept)] for x, kept in zip(features, speech, strict=True)]
-    labels = [None if kept is None else pdfs[kept] for pdfs, kept in zip(labels, speech, strict=True)]
+    labels = [None if pdfs is None else pdfs[kept] for pdfs, kept in zip(labels, speech, strict=True)]
 
     def of_one(speaker: str, *statistics: Tensor) -> FmllrStatistics:
         try:

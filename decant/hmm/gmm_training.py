@@ -9,6 +9,7 @@ The letters: T frames, D feature dimensions.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -135,14 +136,15 @@ def train_gmm(
         if iteration in config.realign_iterations:
             graphs = [graph.reweighted(transitions) for graph in graphs]
             paths = align(graphs, features, QuadraticForm(gmm).log_likelihoods, jobs)
-            labels = [path and path.pdfs for path in paths]
+            labels = [None if path is None else path.pdfs for path in paths]
         usable = [i for i, pdfs in enumerate(labels) if pdfs is not None]
         if not usable:
             raise ValueError("no training utterance has as many frames as its transcript has states; look at the audio "
                              "and the transcripts")
         if iteration in config.realign_iterations:
-            transitions = transitions.reestimated(
-                sum(transition_counts(graphs[i], paths[i].states, transitions.num_pdfs) for i in usable))
+            counts = (transition_counts(graph, path.states, transitions.num_pdfs)
+                      for graph, path in zip(graphs, paths, strict=True) if path is not None)
+            transitions = transitions.reestimated(reduce(np.add, counts))
         if iteration in fmllr_iterations:
             more = fmllr_transforms(gmm, features, labels, speakers, transitions.silence_pdfs, jobs)
             features = [affine(more[speaker], x) for speaker, x in zip(speakers, features, strict=True)]

@@ -100,14 +100,14 @@ class DecisionTree:
         return json.dumps({"phones": " ".join(self.phones), "trees": trees}, indent=1) + "\n"
 
 
-def _to_json(node: Split | int):
+def _to_json(node: Split | int) -> int | dict:
     if not isinstance(node, Split):
         return node
     return {f"{POSITIONS[node.position]} in": " ".join(sorted(node.phones)),
             "yes": _to_json(node.yes), "no": _to_json(node.no)}
 
 
-def _from_json(node) -> Split | int:
+def _from_json(node: int | dict) -> Split | int:
     if isinstance(node, int):
         return node
     question, phones = next(iter(node.items()))
@@ -125,7 +125,8 @@ def read_tree(path: Path) -> DecisionTree:
     """Reads what `write_tree` wrote. Raises ValueError naming a damaged file."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        phones, roots = tuple(content["phones"].split(" ")), {}
+        phones = tuple(content["phones"].split(" "))
+        roots: dict[tuple[str, int], Split | int] = {}
         for tree in content["trees"]:
             root = _from_json(tree["tree"])
             roots |= {(phone, tree["state"]): root for phone in tree["phones"].split(" ")}

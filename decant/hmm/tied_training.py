@@ -72,8 +72,9 @@ def train_tied(
         seen = GmmFeatures(seen.num_cepstra, lda(frames, config.lda_dim).astype(np.float32))
         features = see(cepstra, seen)
     else:
-        first = fmllr_transforms(before.gmm, list(features.values()), [path and path.pdfs for path in paths], speakers,
-                                 before.transitions.silence_pdfs, jobs)
+        pdfs = [None if path is None else path.pdfs for path in paths]
+        first = fmllr_transforms(before.gmm, list(features.values()), pdfs, speakers, before.transitions.silence_pdfs,
+                                 jobs)
         features = {utterance: affine(first[speaker_of[utterance]], x) for utterance, x in features.items()}
         seen = replace(seen, adapted=True)
 

@@ -256,10 +256,10 @@ def state_graph(words: Sequence[str], lexicon: Lexicon, transitions: TransitionM
     """The graph of HMM states of a transcript. Raises ValueError if it is empty."""
     if not words:
         raise ValueError("the transcript is empty")
-    nodes, ends = phone_graph(words, lexicon, transitions.config.silence_prob)
+    phones, ends = phone_graph(words, lexicon, transitions.config.silence_prob)
     if any(node == START for node, _ in ends):
         raise ValueError("the transcript has no phones")
-    nodes, ends = in_context(nodes, ends, transitions.tree)
+    nodes, ends = in_context(phones, ends, transitions.tree)
     sizes = [num_states(phone) for (_, phone, _), _ in nodes]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     initial, final = np.full(offsets[-1], -np.inf), np.full(offsets[-1], -np.inf)

@@ -94,7 +94,8 @@ def estimate_ngram(sentences: Iterable[Sequence[str]], order: int, vocabulary: I
     for word in words:
         counts[0].setdefault((word,), 0)
 
-    probs, gammas = [{(): 1 / len(counts[0])}], []  # below the unigrams: the uniform distribution
+    probs: list[dict[Ngram, float]] = [{(): 1 / len(counts[0])}]  # below the unigrams: the uniform distribution
+    gammas: list[dict[Ngram, float]] = []
     for counts_of_order in counts:
         prob, gamma = _interpolate(counts_of_order, lower=probs[-1])
         probs.append(prob)

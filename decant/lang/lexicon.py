@@ -82,8 +82,8 @@ def make_lexicon(entries: Iterable[Entry], probabilities: dict[Entry, float] | N
         found.setdefault(word, {})[phones] = None
     # Python compares strings by code point, which is the order of their UTF-8 bytes: the C locale's.
     pronunciations = {word: tuple(found[word]) for word in sorted(found)}
-    phones = {phone for several in pronunciations.values() for phones in several for phone in phones}
-    return Lexicon(pronunciations, (SILENCE_PHONE, *sorted(phones - {SILENCE_PHONE})), probabilities)
+    used = {phone for several in pronunciations.values() for phones in several for phone in phones}
+    return Lexicon(pronunciations, (SILENCE_PHONE, *sorted(used - {SILENCE_PHONE})), probabilities)
 
 
 def position_dependent(lexicon: Lexicon) -> Lexicon:

@@ -66,8 +66,10 @@ class AcousticModel(nn.Module):
     fingerprint of the decision tree whose pdf-ids it predicts, `features` what its frames are (FramesConfig).
     """
 
+    log_priors: Tensor
+
     def __init__(self, config: AcousticModelConfig, num_bins: int, num_pdfs: int, tree: str = "",
-                 features: str = "fbank"):
+                 features: str = "fbank") -> None:
         super().__init__()
         self.config, self.num_bins, self.num_pdfs, self.tree, self.features = config, num_bins, num_pdfs, tree, features
         units = config.hidden_units
@@ -86,7 +88,7 @@ class AcousticModel(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.layers[-1].weight)  # the first prediction is uniform
+        nn.init.zeros_(self.layers[-1].get_parameter("weight"))  # the first prediction is uniform
         return self
 
     def forward(self, windows: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             fully_shard(layer, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh)  # in place
+    return model
 
 
 def own_part(index: Tensor) -> tuple[Tensor, float]:

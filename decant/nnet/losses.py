@@ -8,6 +8,7 @@ The letters: B batch, S pdf-ids, K of them with targets of their own.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class LabelCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [by_logits] = ctx.saved_tensors
         scale = gradient[..., None, None] / by_logits.shape[-2]
         return by_logits * scale.to(by_logits.dtype), None, None, None
@@ -115,7 +116,7 @@ class SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [by_logits] = ctx.saved_tensors
         return by_logits * gradient.to(by_logits.dtype), None, None, None
 

@@ -4,11 +4,10 @@ The letters: N frames of an epoch, B of a minibatch, M models.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, pairwise
 from typing import Protocol
 
 import torch
@@ -65,11 +64,16 @@ def read_to(device: torch.device, read: Callable[..., tuple[Tensor, ...]], index
 
 
 def read_ahead(read: Callable[..., tuple], indices: Iterable[tuple[Tensor, int]],
-               in_thread: bool) -> Iterator[Callable[[], tuple]]:
+               in_thread: bool) -> Generator[Callable[[], tuple], None, None]:
     """For each of the (indices, epoch) what gives read(indices, epoch); in a thread, while the one before is in use."""
     if not in_thread:
         yield from (partial(read, *index) for index in indices)
         return
     with ThreadPoolExecutor(max_workers=1) as thread:
-        for now, _ in pairwise(chain((thread.submit(read, *index) for index in indices), [None])):
+        now: Future | None = None
+        for following in (thread.submit(read, *index) for index in indices):
+            if now is not None:
+                yield now.result
+            now = following
+        if now is not None:
             yield now.result

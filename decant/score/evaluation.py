@@ -145,7 +145,7 @@ def choose_settings(evaluation: Evaluation, systems: Sequence[System], config: S
     variants = {variant(system) for system in systems}
 
     def best(settings: dict[Variant, list[Setting]]) -> dict[Variant, Setting]:
-        errors = {one: Counter() for one in variants}
+        errors: dict[Variant, Counter[Setting]] = {one: Counter() for one in variants}
         tasks = [(system, settings[variant(system)]) for system in systems]
         found = parallel_map(evaluation.dev_errors, tasks, at_a_time, "dev")
         for system, its_errors in zip(systems, found, strict=True):

@@ -214,7 +214,7 @@ def _table_cells(rows: Sequence[ResultRow], tests: Sequence[str]) -> list[tuple[
     for (system, variant), group in groups.items():
         of_split = {split: [row for row in group if row.split == split] for split in ("dev", *tests)}
         mark = " *" if group[0].chosen and group[0] not in paper and num_variants[system] > 1 else ""
-        weights = sorted({row.lm_weight for row in group} - {None})
+        weights = sorted({row.lm_weight for row in group if row.lm_weight is not None})
         parameters, seconds = summarize(group, "parameters"), summarize(group, "seconds")
         wers = []
         for split in tests:

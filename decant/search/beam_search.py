@@ -103,6 +103,7 @@ def decode_grid(
     """
     grid = {setting: Hypotheses({}, ()) for setting in settings}
     penalties = {penalty for _, penalty in settings}
+    found: Iterator[list[tuple[str, list[tuple[tuple[str, ...], bool]]]]]
     if jobs <= 1:
         graphs = {penalty: read_graph(graph_dir, penalty) for penalty in penalties}
         found = (_decode_part(part, graphs, settings, config) for part in _parts(scored))

@@ -196,7 +196,8 @@ def _in_context(
     names = {number: phone for phone, number in phones.items()} | {0: SILENCE_PHONE}  # 0: beyond the utterance's ends
     clg, windows = kaldifst.compose_context(marks, 3, 1, lg)
     contexts: dict[int, Context] = {}
-    clg_marks, same, of_pdfs = [], np.arange(len(windows)), {}
+    clg_marks, same = [], np.arange(len(windows))
+    of_pdfs: dict[tuple, int] = {}
     for label, window in enumerate(windows):
         if len(window) == 3:
             context = (names[window[0]], names[window[1]], names[window[2]])

@@ -36,7 +36,8 @@ class Engine:
             found = k2_engine.align(graphs, features, log_likelihoods, self.device, self.scratch)
         else:
             paths = align(list(graphs.values()), list(features.values()), log_likelihoods, jobs)
-            found = {utterance: path and path.pdfs for utterance, path in zip(graphs, paths, strict=True)}
+            found = {utterance: None if path is None else path.pdfs
+                     for utterance, path in zip(graphs, paths, strict=True)}
         return {utterance: pdfs for utterance, pdfs in found.items() if pdfs is not None}
 
     def decode(self, scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, settings: Sequence[Setting],

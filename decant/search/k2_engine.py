@@ -50,7 +50,7 @@ def run(*arguments: object) -> None:
     last = ""
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True) as process:
-        for line in process.stderr:
+        for line in process.stderr or ():
             if line := line.rstrip():
                 last = line
                 log.info("k2: %s", line)

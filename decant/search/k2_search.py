@@ -180,8 +180,8 @@ def _longest_first(batch: Batch) -> Batch:
 
 def dense_fsas(batch: Batch, lm_weight: float, device: torch.device | str) -> k2.DenseFsaVec:
     """The log-likelihoods / LM weight as k2 intersects them: label 0 has a column too, which no arc uses."""
-    scores = [torch.from_numpy(np.float32(x / lm_weight)) for _, x in batch]
-    scores = torch.nn.functional.pad(pad_sequence(scores, batch_first=True), (1, 0))
+    padded = pad_sequence([torch.from_numpy(np.float32(x / lm_weight)) for _, x in batch], batch_first=True)
+    scores = torch.nn.functional.pad(padded, (1, 0))
     segments = torch.tensor([[i, 0, len(x)] for i, (_, x) in enumerate(batch)], dtype=torch.int32)
     return k2.DenseFsaVec(scores.to(device), segments)
 
@@ -247,6 +247,8 @@ def decode(scp: Path, graph_dir: Path, lm_weight: float, config: K2SearchConfig,
                 again = lattices(anywhere, [item], lm_weight, config)
                 [hypothesis] = best_hypotheses(again, graph.words, partial=True)
                 [its_lattice] = unpacked(again, graph.words)
+            if hypothesis is None:
+                raise ValueError(f"{scp}: utterance {item[0]}: no path within the beam, {config.beam}; widen it")
             yield item[0], hypothesis, its_lattice
 
 
