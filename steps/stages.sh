@@ -64,7 +64,8 @@ stage 11 regularization --reads fbank alignment baseline \
   --by-processes -- steps/train_regularized.py
 
 # Every system on dev and the test sets: decoded with what dev chose; results.json, regularization.json
-# Log-posteriors: decant/distill/scorer.py; search: decant/search/beam_search.py; tuning: decant/score/evaluation.py
+# Log-posteriors: decant/distill/scorer.py; search: decant/search/beam_search.py; tuning: decant/score/evaluation.py;
+# word errors and their interval: scoring.py
 stage 13 score --reads data lang fbank monophone tied alignment graph \
   --reads-if-there baseline ensemble students regularization \
   --config ensemble soft_targets distillation regularization search scoring --show results.json \

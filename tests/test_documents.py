@@ -42,3 +42,12 @@ def test_from_paper_to_code_names_stages_and_functions_that_are_there():
     for stage, file, name in rows:
         assert f"\nstage {stage} " in stages, stage
         assert re.search(rf"^(def|class) {name}\b", (ROOT / file).read_text(), flags=re.MULTILINE), (file, name)
+
+
+def test_from_a_stage_s_line_to_the_equation_is_one_jump():
+    """The comment on the line names the file that README's table names for it."""
+    rows = re.findall(r"^\| .* \| `\d+ (\w+)` \| `(decant/[\w/]+\.py)`", (ROOT / "README.md").read_text(), re.MULTILINE)
+    comments = dict(reversed(found) for found in re.findall(
+        r"((?:^#.*\n)+)stage \d+ (\w+)", (ROOT / "steps/stages.sh").read_text(), re.MULTILINE))
+    for stage, file in rows:
+        assert Path(file).name in comments[stage], (stage, file)
