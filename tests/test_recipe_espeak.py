@@ -10,7 +10,9 @@ import pytest
 import torch
 from small_recipe import ROOT, kill_when, results, run
 
-from decant.experiment import Experiment
+from decant.distill.ensemble import EnsembleConfig
+from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
+from decant.experiment import MIXTURES, Experiment
 from decant.feat.archive import read_int_vectors, read_matrices
 from decant.feat.data_dir import at_speed, read_data_dir, with_copies
 from decant.feat.fbank import load_features, read_unusable
@@ -19,8 +21,10 @@ from decant.hmm.gmm import load_gmm
 from decant.nnet.acoustic_model import load_model
 from decant.nnet.frame_store import read_frame_store
 from decant.score.regularization_results import read_regularization
+from decant.score.systems import find_systems
 from decant.search import adaptation
 from decant.search.engine import Engine
+from steps import decode_and_score, report
 from steps.adapted_features import adaptation as adaptation_of
 from steps.align import label_all
 from steps.stage_program import Stage
@@ -160,6 +164,32 @@ def test_networks_see_filterbanks_where_the_config_says_so(left_alone):
     np.testing.assert_allclose(store.frames[dict(store.utterance_slices())[name]], frames, rtol=2e-3, atol=1e-2)
     model, _ = load_model(exp / "baseline")
     assert model.features == "fbank" and model.num_bins == 40
+
+
+@pytest.mark.parametrize("there, systems", [
+    ({"baseline", "ensemble", "students"}, {"baseline", "ensemble", "student"}),
+    ({"baseline", "ensemble"}, {"baseline", "ensemble"}), ({"baseline"}, {"baseline"}), (set(), set())])
+def test_stages_that_a_recipe_leaves_out_have_no_rows(left_alone, there, systems):
+    experiment = Experiment(left_alone, there=frozenset(there | {"tied"}))
+    found = {system.run.system for system in find_systems(
+        experiment, EnsembleConfig(num_members=3), SoftTargetsConfig(temperatures=(1.0, 2.0)),
+        DistillationConfig(num_seeds=2, generations=2))}
+    assert found == {"monophone", "triphone", "triphone_lda", "triphone_sat"} | systems
+
+
+def test_gaussian_mixtures_alone_are_scored_and_reported(left_alone, tmp_path):
+    """Stages 13 and 14 of a recipe without networks."""
+    exp = tmp_path / "exp"
+    exp.mkdir()
+    for name in ("data", "lang", "fbank", "monophone", "tied", "graph", "alignment"):
+        (exp / name).symlink_to(left_alone / name)
+    for name, main in (("score", decode_and_score.main), ("report", report.main)):
+        (exp / name).mkdir()
+        shutil.copy(left_alone / "alignment/stage.toml", exp / name)
+        main(Stage(Experiment(exp, name, exp / name), exp / name, 1, torch.device("cpu")))
+    expected = [row for row in results(left_alone) if row["system"] in MIXTURES]
+    assert [row | {"seconds": None} for row in json.loads((exp / "score/results.json").read_text())] == expected
+    assert "| triphone_sat |" in (exp / "report/RESULTS.md").read_text()
 
 
 def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, tmp_path):
