@@ -173,3 +173,6 @@ def test_several_test_sets_stand_side_by_side():
     assert "- Retained gain in WER on test_clean: 100 ± 0% (2 runs). The paper: 100%." in lines
     assert any(line.startswith("- Retained gain in WER on test_other: undefined") for line in lines)
     assert any("over test_other's utterances: WER +10.0 (+0.0 to +20.0)." in line for line in lines)
+    text = shown(results_table(rows))
+    assert "…" not in text and text.count("the paper's") == 2 * 3
+    assert text.index("clean %") < text.index("other %") < text.index("Retained gain in WER on test_clean")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 
 from decant.experiment import SYSTEMS
@@ -156,13 +157,18 @@ def splits_tested(rows: Iterable[ResultRow]) -> list[str]:
     return sorted({row.split for row in rows} - {"dev"}) or ["test"]
 
 
-def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Table:
-    """The results for a terminal, which has no room for all columns."""
-    tests = splits_tested(rows)
-    columns = _columns(tests)
-    shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in columns]
-    lines = [tuple(itertools.compress(cells, shown)) for cells in _table_cells(rows, tests)]
-    return terminal_table(tuple(itertools.compress(columns, shown)), lines, _notes(rows, comparisons, tests))
+def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> Group:
+    """The results for a terminal, which has no room for all columns: a table for each test set."""
+    tests, tables = splits_tested(rows), []
+    for split in tests:
+        columns = _columns([split])
+        shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in columns]
+        cells = _table_cells([row for row in rows if row.split in ("dev", split)], [split])
+        headings = (column.replace("_", "_\n") for column in itertools.compress(columns, shown))  # of long names
+        tables.append(terminal_table(tuple(headings),
+                                     [tuple(itertools.compress(line, shown)) for line in cells],
+                                     _notes(rows, comparisons, tests) if split == tests[-1] else []))
+    return Group(*tables)
 
 
 def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
