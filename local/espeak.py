@@ -18,7 +18,9 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Iterable
+from multiprocessing.connection import wait
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -152,10 +154,15 @@ def record_all(speakers: Iterable[Speaker], config: CorpusConfig, audio: Path, j
         shutil.rmtree(remains)
     context = forkserver("decant.parallel", "soundfile")  # imported once, not once a speaker
 
+    reading = threading.Lock()  # starting one process asks how all others ended, as join does; two may not ask at once
+
     def record(speaker: Speaker) -> None:
         process = context.Process(target=_record_in_own_process, args=(speaker, config, audio / speaker.id, words))
-        process.start()
-        process.join()
+        with reading:
+            process.start()
+        wait([process.sentinel])
+        with reading:
+            process.join()
         if process.exitcode:
             raise RuntimeError(f"recording {speaker.id} failed with status {process.exitcode}; see above why")
 

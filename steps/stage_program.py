@@ -50,6 +50,19 @@ class Stage:
                          for field, value in settings[name].items()}) for name, table in tables.items()]
 
 
+def stage_of(given: argparse.Namespace, device: torch.device) -> Stage:
+    """The stage that runs in the folder `given.out`; a program that is run by hand, without stage.json, sees all."""
+    engine = Engine(given.engine, "cpu" if device.type == "cpu" else "auto", given.out)
+    note = given.out / "stage.json"
+    if not note.exists():
+        experiment = Experiment(given.exp, given.out.name.removesuffix(".partial"), given.out)
+        return Stage(experiment, given.out, given.jobs, device, given.corpus, engine)
+    declared = json.loads(note.read_text(encoding="utf-8"))
+    there = frozenset(name for name, fingerprint in declared["reads"].items() if fingerprint)
+    experiment = Experiment(given.exp, declared["stage"], given.out, frozenset(declared["reads"]), there)
+    return Stage(experiment, given.out, given.jobs, device, given.corpus, engine, frozenset(declared["config"]))
+
+
 def run_step(main: Callable[[Stage], None]) -> None:
     """Runs a stage's program; a user's mistake ends it with one line on stderr and in the stage's log."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
@@ -66,11 +79,7 @@ def run_step(main: Callable[[Stage], None]) -> None:
     try:
         device = data_parallel.choose_device(given.device)
         data_parallel.join(device)
-        declared = json.loads((given.out / "stage.json").read_text())
-        there = frozenset(name for name, fingerprint in declared["reads"].items() if fingerprint)
-        experiment = Experiment(given.exp, declared["stage"], given.out, frozenset(declared["reads"]), there)
-        engine = Engine(given.engine, "cpu" if device.type == "cpu" else "auto", given.out)
-        main(Stage(experiment, given.out, given.jobs, device, given.corpus, engine, frozenset(declared["config"])))
+        main(stage_of(given, device))
         data_parallel.leave()
     except (ValueError, OSError, FloatingPointError) as error:
         logger.error("error: %s", error)

@@ -83,7 +83,6 @@ def test_the_tables_come_out_on_an_ascii_terminal():
 
 
 def test_a_step_can_print_any_word_on_an_ascii_terminal(tmp_path):
-    (tmp_path / "stage.json").write_text('{"stage": "data", "reads": {}, "config": {}}')
     shown = on_ascii_terminal(
         "from steps.stage_program import run_step\nrun_step(lambda stage: print('na\u00efve'))",
         "--exp", tmp_path, "--out", tmp_path, "--jobs", 1, "--device", "cpu", "--corpus", "", "--engine", "kaldi")
