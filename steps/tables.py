@@ -63,15 +63,18 @@ def resolve_paths(configured: dict[str, Any], here: Path) -> dict[str, dict]:
 
 
 def audio_of(directory: Path) -> bytes:
-    """Which audio is whose in a data directory without transcripts, and of every audio file its size and 4 KB from its
+    """Which audio is whose in a data directory without transcripts, and of every recording its size and 4 KB from its
     middle, where other recordings differ; ValueError, before any work, if it is faulty."""
     try:
         utterances = read_data_dir(directory, transcribed=False)
         facts = []
-        for path in dict.fromkeys(utterance.audio for utterance in utterances):
+        for path, offset in dict.fromkeys((utterance.audio, utterance.offset) for utterance in utterances):
             with open(path, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                file.seek(size // 2)
+                if offset is not None:  # a WAV file in an archive: its length stands after RIFF
+                    file.seek(offset + 4)
+                    size = int.from_bytes(file.read(4), "little")
+                file.seek((offset or 0) + size // 2)
                 facts.append((size, file.read(4096)))
         return repr((utterances, facts)).encode()
     except (FileNotFoundError, ValueError) as error:

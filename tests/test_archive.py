@@ -94,6 +94,12 @@ def test_an_error_while_writing_leaves_the_old_archive(tmp_path):
     assert [matrix.tolist() for _, matrix in read_matrices(tmp_path / "x.scp")] == [A.tolist()]
 
 
+def test_an_scp_that_is_not_utf_8_is_named(tmp_path):
+    (tmp_path / "x.scp").write_bytes(b"a x.ark:2\n\xff x.ark:9\n")
+    with pytest.raises(ValueError, match=r"x.scp:2: not UTF-8 text \(invalid start byte\)"):
+        read_scp(tmp_path / "x.scp")
+
+
 @pytest.mark.parametrize(("line", "message"), [
     ("b touch evil |", "x.scp:2: 'touch evil |' is a shell command"),
     ("b | touch evil", "x.scp:2: .* is a shell command"),

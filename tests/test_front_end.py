@@ -1,4 +1,4 @@
-"""The front end on arrays: from samples to words without stages and their folders; what models see of filterbanks."""
+"""The front end on arrays: samples to words without stages and their folders; what models see of filterbanks."""
 
 import json
 

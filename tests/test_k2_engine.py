@@ -1,7 +1,9 @@
 """How stages call k2; what k2 finds is tested in tests/k2, in its own environment."""
 
 import json
+import os
 import stat
+import subprocess
 import sys
 
 import numpy as np
@@ -38,6 +40,24 @@ def test_an_error_of_k2_is_the_stage_s_error(other_python):
     other_python("print('read the graph', file=sys.stderr); sys.exit('error: x.scp: utterance u7: no frames')")
     with pytest.raises(ValueError, match=r"^k2: x.scp: utterance u7: no frames \(exit status 1\)$"):
         k2_engine.run("decode")
+
+
+def test_a_search_whose_stage_was_killed_during_its_imports_ends(other_python, tmp_path):
+    """k2's own module, which is not here, has an empty one in its place."""
+    names = ("K2Graph", "K2SearchConfig", "align", "can_use_gpu", "decode", "read_graph")
+    program = ("import sys, types\n"
+               f"sys.modules['decant.search.k2_search'] = types.SimpleNamespace(**dict.fromkeys({names}))\n"
+               "from decant.search.k2_command import end_with_parent\n"
+               "end_with_parent()\nprint('goes on')")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for stage, goes_on in ((gone.pid, False), (os.getpid(), True)):
+        done = subprocess.run([sys.executable, "-c", program], env=os.environ | {"DECANT_PARENT": str(stage)},
+                              capture_output=True, text=True, check=False)
+        assert (done.returncode == 0, done.stdout == "goes on\n") == (goes_on, goes_on), done.stderr
+    other_python(f"import os; open({str(tmp_path / 'parent')!r}, 'w').write(os.environ['DECANT_PARENT'])")
+    k2_engine.run("decode")
+    assert (tmp_path / "parent").read_text() == str(os.getpid())
 
 
 def test_a_grid_is_decoded_in_one_call(other_python, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from decant.feat.data_dir import Utterance, write_data_dir
+from steps.tables import audio_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,3 +88,22 @@ def test_a_step_can_print_any_word_on_an_ascii_terminal(tmp_path):
         "from steps.stage_program import run_step\nrun_step(lambda stage: print('na\u00efve'))",
         "--exp", tmp_path, "--out", tmp_path, "--jobs", 1, "--device", "cpu", "--corpus", "", "--engine", "kaldi")
     assert shown == "na\\xefve\n"
+
+
+def test_of_recordings_in_an_archive_each_is_looked_at(tmp_path):
+    """Two of a second in one file, of which the second gets a click in its middle."""
+    contents = []
+    for name in ("silence", "click"):
+        samples = np.zeros(16000, np.int16)
+        samples[8000] = 20000 * (name == "click")
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16000)
+        contents.append((tmp_path / f"{name}.wav").read_bytes())
+    silence, click = contents
+    archive, facts = tmp_path / "x.ark", []
+    for second in (silence, click):
+        whole = b"a " + silence + b"b " + second
+        archive.write_bytes(whole)
+        write_data_dir(tmp_path / "data", [Utterance(name, "s", archive, ("WORD",), offset=offset)
+                                           for name, offset in (("a", 2), ("b", 4 + len(silence)))])
+        facts.append(audio_of(tmp_path / "data"))
+    assert facts[0] != facts[1]

@@ -66,7 +66,10 @@ def read_scp(scp: Path) -> dict[str, str]:
         raise FileNotFoundError(f"{scp}: no such file; run the stage that writes it first")
     places = {}
     for number, line in enumerate(byte_lines(scp), start=1):
-        key, place = (part.decode() for part in [*line.split(maxsplit=1), b"", b""][:2])
+        try:
+            key, place = (part.decode() for part in [*line.split(maxsplit=1), b"", b""][:2])
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{scp}:{number}: not UTF-8 text ({error.reason}); make the file again") from error
         if "|" in place:
             raise ValueError(f"{scp}:{number}: {place!r} is a shell command, which is never run; write its output to "
                              "an archive")

@@ -231,7 +231,7 @@ def write_unusable(directory: Path, unusable: dict[str, str]) -> None:
 
 
 def read_fbank_config(directory: Path) -> FbankConfig:
-    """The settings in the `fbank.toml` of a feature folder or a model; raises ValueError if they are wrong."""
+    """The settings in the `fbank.toml` of a feature folder; raises ValueError if they are wrong."""
     path = Path(directory) / "fbank.toml"
     try:
         return FbankConfig(**tomllib.loads(path.read_text()))

@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -108,8 +109,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def end_with_parent() -> None:
-    """A stage that was killed takes its search along (Linux's prctl, PR_SET_PDEATHSIG = 1)."""
+    """A stage that was killed takes its search along (Linux's prctl, PR_SET_PDEATHSIG = 1), also if it was killed
+    during the imports above: DECANT_PARENT is the stage's process-id."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    try:
+        os.kill(int(os.environ.get("DECANT_PARENT", os.getppid())), 0)  # asks whether it is there
+    except ProcessLookupError:
+        sys.exit("error: the stage that wanted this search has ended")
 
 
 def main() -> None:

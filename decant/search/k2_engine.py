@@ -46,7 +46,7 @@ def run(*arguments: object) -> None:
     """Runs decant.search.k2_command; what it says goes into the log. Raises ValueError with its error."""
     command = [str(find_python()), "-m", "decant.search.k2_command", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DECANT_PARENT": str(os.getpid())}
     last = ""
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True) as process:
