@@ -241,8 +241,8 @@ def _compile(arcs: Iterable[Arc], final: int) -> kaldifst.StdVectorFst:
 
 
 def _determinize(fst: kaldifst.StdVectorFst) -> None:
-    stopped_early = kaldifst.determinize_star(fst, use_log=True)
-    assert not stopped_early
+    if kaldifst.determinize_star(fst, use_log=True):
+        raise RuntimeError("determinisation stopped before its end")
 
 
 def _without_marks(fst: kaldifst.StdVectorFst, num_pdfs: int, scratch: Path) -> kaldifst.StdVectorFst:
