@@ -37,8 +37,9 @@ class Run:
 
     @property
     def of_student(self) -> tuple[float, int, int]:
-        """A student's temperature, generation and seed."""
-        assert self.temperature is not None and self.generation is not None and self.seed is not None, self
+        """A student's temperature, generation and seed. Raises ValueError for a run that lacks one of them."""
+        if self.temperature is None or self.generation is None or self.seed is None:
+            raise ValueError(f"{self} is not a student's: it needs temperature, generation and seed")
         return self.temperature, self.generation, self.seed
 
     @property

@@ -118,4 +118,4 @@ def _start_worker(logs: list[str]) -> None:
 def _wait_for_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
-    os._exit(1)
+        os._exit(1)

@@ -45,6 +45,12 @@ def test_runs_that_differ_have_labels_and_folders_that_differ(tmp_path):
         Run("parrot")
 
 
+def test_a_run_that_is_not_a_students_has_no_students_folder(tmp_path):
+    assert Run("student", 2.0, 1, 3).of_student == (2.0, 1, 3)
+    with pytest.raises(ValueError, match="is not a student's"):
+        Experiment(tmp_path).student(Run("baseline", seed=1))
+
+
 def test_networks_of_different_kinds_generations_and_draws_have_seeds_of_their_own():
     seeds = [training_seed(kind, number, draw, generation) for kind in ("member", "student", "regularized")
              for number in range(1, 11) for draw in range(3) for generation in (1, 2, 3)

@@ -49,6 +49,11 @@ def test_features_that_are_constant_or_combinations_of_others_are_refused(spoil,
     assert mllt(statistics[:2, :2, :2], 600).isfinite().all()
 
 
+def test_no_frames_are_refused():
+    with pytest.raises(ValueError, match="2 directions of 0 features cannot separate 0 classes; lower lda_dim"):
+        lda([], 2)
+
+
 def test_the_statistics_are_the_weighted_scatter():
     generator = torch.Generator().manual_seed(0)
     for num_frames in (20, 200):

@@ -8,11 +8,10 @@ The letters: B batch, S pdf-ids, K of them with targets of their own.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
 
 AT_A_TIME = 2**22  # logits: in float32 they stay in a processor's last cache (16 MB), or a GPU's
 
@@ -68,7 +67,7 @@ class LabelCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [by_logits] = ctx.saved_tensors
         scale = gradient[..., None, None] / by_logits.shape[-2]
         return by_logits * scale.to(by_logits.dtype), None, None, None
@@ -116,7 +115,7 @@ class SoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: BackwardCFunction, gradient: Tensor) -> tuple[Tensor | None, ...]:
         [by_logits] = ctx.saved_tensors
         return by_logits * gradient.to(by_logits.dtype), None, None, None
 
