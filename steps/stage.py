@@ -168,7 +168,10 @@ def main() -> None:
         elif wanted:
             refuse_missing(stage, missing)
         return
-    now = {"stage": stage.name} | origin(stage.config, stage.reads + stage.reads_if_there, stage.by_engine)
+    try:
+        now = {"stage": stage.name} | origin(stage.config, stage.reads + stage.reads_if_there, stage.by_engine)
+    except ValueError as error:
+        raise ValueError(f"stage {stage.number} ({stage.name}): {error}") from error
     state, remark = state_of(stage.name, now)
     if run["list"]:
         print(f"{title:<16} {state}{remark}")

@@ -74,8 +74,11 @@ def fingerprint(name: str) -> str:
 
 
 def origin(tables: list[str], reads: list[str], by_engine: bool) -> dict:
-    """What a stage that runs now comes from."""
+    """What a stage that runs now comes from. Raises ValueError for a table that there is not."""
     run = asked()
+    if unknown := [table for table in tables if table not in run["config"]]:
+        raise ValueError(f"its line in steps/stages.sh names the table [{unknown[0]}], which is neither in "
+                         "SHARED_TABLES of steps/tables.py nor stage 0's")
     return {"config": {table: run["config"][table] for table in tables},
             "reads": {name: fingerprint(name) for name in reads},
             "corpus": "" if reads else run["corpus"], "engine": run["engine"] if by_engine else ""}

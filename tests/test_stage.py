@@ -357,3 +357,8 @@ def test_too_many_unusable_utterances_fail_a_stage_and_few_are_named(caplog):
     assert "dev: utterance u7 is left out: too short" in caplog.text
     with pytest.raises(ValueError, match="dev: 2 of 100 utterances cannot be used, more than max_unusable = 0.01"):
         check_unusable("dev", {"u7": "too short", "u8": "too short"}, 100, UtterancesConfig(max_unusable=0.01))
+
+
+def test_a_table_that_there_is_not_is_named(recipe):
+    del recipe.config["b"]
+    assert "error: stage 2 (second): its line in steps/stages.sh names the table [b], which is neither" in recipe.run()
