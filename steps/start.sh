@@ -19,6 +19,12 @@ SKIP_STAGES=""
 left_out=""
 
 stage() {
+  for skipped in $SKIP_STAGES; do
+    case $skipped in
+      [1-9] | 1[0-4]) ;;
+      *) echo "error: SKIP_STAGES: $skipped is no stage's number; give numbers with spaces between" >&2 && exit 1 ;;
+    esac
+  done
   case " $SKIP_STAGES " in *" $1 "*) left_out="$left_out $2" ;; esac
   DECANT_PARENT=$BASHPID DECANT_LEFT_OUT=$left_out python steps/stage.py "$@"
 }
