@@ -114,5 +114,5 @@ def test_what_is_no_stages_number_is_not_left_out_in_silence(skipped):
     recipe = f'set -euo pipefail; . steps/start.sh espeak; SKIP_STAGES="{skipped}"; stage 1 lang -- x'
     environment = os.environ | {"DECANT_RUN": "{}", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                                 "VIRTUAL_ENV": "there"}
-    done = subprocess.run(["bash", "-c", recipe], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", recipe], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and f"error: SKIP_STAGES: {skipped} is no stage's number" in done.stderr
