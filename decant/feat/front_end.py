@@ -51,13 +51,12 @@ class Filterbanks:
             yield utterance, as_networks_see(frames, self.normalisation, self.statistics[self.speaker_of[utterance]])
 
     def cepstra(self, num_cepstra: int) -> dict[str, np.ndarray]:
-        """Cepstra float32 [T, C] of every utterance, with mean 0 for every speaker."""
-        raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in self.frames.items()}
-        of_speaker: dict[str, list[np.ndarray]] = {}
-        for utterance, static in raw.items():
-            of_speaker.setdefault(self.speaker_of[utterance], []).append(static)
-        means = {speaker: np.concatenate(parts).mean(axis=0) for speaker, parts in of_speaker.items()}
-        return {utterance: static - means[self.speaker_of[utterance]] for utterance, static in raw.items()}
+        """Cepstra float32 [T, C] of every utterance, with mean 0 for every speaker: the mean is that of all that the
+        speaker says, here or not, through the cosine transform, which is linear."""
+        means = {speaker: cepstra((x[:1, :-1] / x[0, -1]).astype(np.float32), num_cepstra)
+                 for speaker, x in self.statistics.items()}
+        return {utterance: cepstra(frames, num_cepstra) - means[self.speaker_of[utterance]]
+                for utterance, frames in self.frames.items()}
 
     def for_mixtures(self, wanted: GmmFeatures, speakers: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """`mixture_frames` of every utterance. speakers: the transform of each; without them, before adaptation."""
