@@ -94,6 +94,11 @@ def read_matrix(place: str) -> np.ndarray:
     return _read(place, _read_matrix)
 
 
+def read_int_vector(place: str) -> np.ndarray:
+    """The int32 vector [T] at `archive:offset`; raises what `read_matrix` does."""
+    return _read(place, _read_int_vector)
+
+
 def read_num_rows(places: Mapping[str, str]) -> dict[str, int]:
     """T of each matrix, by what `read_scp` gave; raises what `read_matrix` does."""
     return {key: _read(place, _read_shape)[0] for key, place in places.items()}

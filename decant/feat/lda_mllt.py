@@ -47,13 +47,13 @@ class LdaStatistics:
 def lda_statistics(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int, num_classes: int) -> LdaStatistics:
     """The statistics of (features [T, C], classes int64 [T] below `num_classes`) of all utterances. dim: C."""
     counts, sums = np.zeros(num_classes), torch.zeros(num_classes, dim, dtype=torch.float64)
-    second = np.zeros((dim, dim))
+    second = torch.zeros(dim, dim, dtype=torch.float64)
     for features, classes in utterances:
-        x = features.astype(np.float64)
+        x = torch.from_numpy(features).double()
         counts += np.bincount(classes, minlength=num_classes)
-        sums.index_add_(0, torch.from_numpy(classes), torch.from_numpy(x))
+        sums.index_add_(0, torch.from_numpy(classes), x)
         second += x.T @ x
-    return LdaStatistics(counts, sums.numpy(), second)
+    return LdaStatistics(counts, sums.numpy(), second.numpy())
 
 
 def lda(statistics: LdaStatistics, dim: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def do_shard(folder: Path, shard: Path) -> None:
     lexicon_file = Path(given.pop("lexicon"))
     task, lexicon, system = Pass(**given), _lexicon(lexicon_file), _system(folder, lexicon_file)
     filterbanks, words = read_shard(shard)
-    part = Part(filterbanks.cepstra(system.features.num_cepstra), words, filterbanks.speaker_of)
+    part = Part(dict(filterbanks.cepstra(system.features.num_cepstra)), words, filterbanks.speaker_of)
     labels: Labels = {}
     speakers: Speakers = {}
     if task.labels and not task.align:

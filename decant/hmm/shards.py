@@ -76,7 +76,7 @@ def write_shards(fbank: Path, words: Words, out: Path, count: int = 0, shortest:
 
 
 def read_shard(shard: Path) -> tuple[Filterbanks, Words]:
-    """A shard's filterbanks, read into memory, and its transcripts."""
+    """A shard's filterbanks, and its transcripts."""
     words = {key: spoken for key, *spoken in (fields(line.decode()) for line in byte_lines(shard / "text"))}
     return read_filterbanks(shard), words
 
