@@ -19,6 +19,7 @@ from decant.parallel import parallel_map
 LogLikelihoods = Callable[[Tensor, Tensor], Tensor]
 """(an utterance's features [T, ...], pdf-ids int64 [P]) -> their log-likelihoods, float32 [T, P]."""
 
+MAX_FRAMES = 60_000  # of a batch with its padding: within a beam, a frame has some 200 states; without, 1000
 BLOCK = 16  # frames between two looks at the beam
 BACK = NUM_SILENCE_STATES  # states that an arc may go back, among those of silence
 WIDER = 4.0  # how many times as wide a beam is tried where one fails (Kaldi: retry-beam 40 after 10)
@@ -152,7 +153,7 @@ def _states(low: Tensor, width: int, predecessors: Tensor,
     return states, here, (torch.where(there, sources, 0), torch.where(there, log_probs.gather(2, wide), -np.inf))
 
 
-def batches(lengths: Sequence[int], max_frames: int = 15_000) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int], max_frames: int) -> Iterator[list[int]]:
     """Indices in batches of similar length, each of at most `max_frames` frames with its padding (or one utterance)."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
@@ -179,7 +180,7 @@ def align(graphs: Sequence[StateGraph], features: Sequence[Tensor], log_likeliho
     which `log_likelihoods` goes with them (threads wait for one another: a search is many small steps), or in this one.
     """
     paths: list[BestPath | None] = [None] * len(graphs)
-    order = list(batches([len(x) for x in features]))
+    order = list(batches([len(x) for x in features], MAX_FRAMES if beam else MAX_FRAMES // 4))
     tasks = [([graphs[i] for i in batch], [features[i].numpy() for i in batch], log_likelihoods, beam)
              for batch in order]
     for batch, found in zip(order, parallel_map(_align_batch, tasks, jobs, "alignment"), strict=True):
