@@ -92,20 +92,44 @@ def accumulate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> tuple[Tensor
     squares and of themselves, float64 [Gaussians, 1 + 2 D]; and the sum over frames. Those of parts of the frames may
     be added up.
     """
-    form, total = QuadraticForm(gmm), 0.0
-    moments = torch.zeros(int(gmm.num_gaussians.sum()), 1 + 2 * features.shape[1], dtype=torch.float64)
-    first = (gmm.num_gaussians.cumsum(dim=0) - gmm.num_gaussians).tolist()
-    for state, one, frames in gmm.by_state(features, pdfs):
-        number = one.means.shape[1]
-        mine = moments[first[state]:first[state] + number]
-        for part in frames.split(SUMMED_AT_ONCE):
-            squares = torch.cat([part.square(), part], dim=1)
-            scores = torch.addmm(form.constants[state, :number], squares, form.weights[state, :number].T)
-            total += float(log_sum_exp(scores, dim=1).sum(dtype=torch.float64))
-            posteriors = scores.softmax(dim=1)
-            mine[:, 0] += posteriors.sum(dim=0)
-            mine[:, 1:] += posteriors.T @ squares
-    return moments, total
+    total, there = 0.0, torch.isfinite(gmm.log_weights)
+    moments = torch.zeros(*there.shape, 1 + 2 * features.shape[1], dtype=torch.float64)
+    for states, _, inside, squares, scores in by_states(gmm, features, pdfs):
+        total += float(log_sum_exp(scores, dim=2)[:, :, 0].masked_fill(~inside, 0.0).sum(dtype=torch.float64))
+        posteriors = scores.softmax(dim=2) * inside[:, :, None]
+        more = torch.cat([posteriors.sum(dim=1)[:, :, None], posteriors.mT @ squares], dim=2)
+        moments[states, :scores.shape[2]] += more
+    return moments[there], total
+
+
+def by_states(gmm: DiagonalGmm, features: Tensor,
+              pdfs: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """What the mixtures of their pdf-ids (int64 [T]) say of frames [T, D], for states of about as many frames together,
+    so that one of few frames costs little. One of more than SUMMED_AT_ONCE comes in parts.
+
+    Yields (states [B], their frames' numbers [B, N], whether these are theirs or padding [B, N], [x^2, x] of them
+    [B, N, 2 D], log-likelihoods of the Gaussians [B, N, M], -inf where a state has fewer).
+    """
+    form, widths = QuadraticForm(gmm), gmm.num_gaussians
+    order, counts = pdfs.argsort(stable=True), torch.bincount(pdfs, minlength=len(gmm.means)).tolist()
+    parts, first = [], 0  # (number of frames, state, place of the first one in `order`)
+    for state, count in enumerate(counts):
+        parts += [(min(SUMMED_AT_ONCE, count - i), state, first + i) for i in range(0, count, SUMMED_AT_ONCE)]
+        first += count
+    groups: list[list[tuple[int, int, int]]] = []
+    for part in sorted(parts):
+        if not groups or part[0] > 1.5 * groups[-1][0][0] + 8 or part[0] * (len(groups[-1]) + 1) > SUMMED_AT_ONCE:
+            groups.append([])
+        groups[-1].append(part)
+    for group in groups:
+        sizes, states, starts = torch.tensor(group).T
+        rows, width = torch.arange(group[-1][0]), int(widths[states].max())
+        inside = rows < sizes[:, None]
+        frames = order[starts[:, None] + torch.where(inside, rows, 0)]
+        x = features[frames]
+        squares = torch.cat([x.square(), x], dim=2)
+        yield states, frames, inside, squares, torch.baddbmm(
+            form.constants[states, None, :width], squares, form.weights[states, :width].mT)
 
 
 def reestimate(gmm: DiagonalGmm, moments: Tensor, variance_floor: float) -> DiagonalGmm:
@@ -219,14 +243,14 @@ def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Seque
             names = [speaker for speaker, its_block in zip(counts, first, strict=True) if its_block == block]
             mine = [i for speaker in names for i in of_speaker[speaker]]
             frames, pdfs = torch.cat([features[i] for i in mine]), np.concatenate([labels[i] for i in mine])
-            parts = []
-            for _, one, its_frames in gmm.by_state(frames, torch.from_numpy(pdfs)):
-                posteriors = one.component_log_likelihoods(its_frames)[:, 0].softmax(dim=1)
-                precisions = 1 / one.variances[0]
-                parts.append((posteriors @ precisions, posteriors @ (one.means[0] * precisions)))
-            place = torch.from_numpy(pdfs.argsort(kind="stable").argsort())
-            statistics = (torch.cat(part)[place].split([counts[speaker] for speaker in names])
-                          for part in zip(*parts, strict=True))
+            towards = torch.empty(2, *frames.shape)  # of every frame its precisions, and these times the means
+            for states, rows, inside, _, scores in by_states(gmm, frames, torch.from_numpy(pdfs)):
+                posteriors = scores.softmax(dim=2)
+                width = scores.shape[2]
+                precisions = 1 / gmm.variances[states, :width]
+                towards[0, rows[inside]] = (posteriors @ precisions)[inside]
+                towards[1, rows[inside]] = (posteriors @ (gmm.means[states, :width] * precisions))[inside]
+            statistics = (part.split([counts[speaker] for speaker in names]) for part in towards)
             split_frames = frames.split([counts[speaker] for speaker in names])
             transforms |= zip(names, fmllr(list(pool.map(of_one, names, split_frames, *statistics))), strict=True)
     for speaker, transform in transforms.items():
