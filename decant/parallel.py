@@ -29,17 +29,34 @@ def parallel_map(function: Callable, arguments: Sequence[tuple], jobs: int, desc
     not depend on `jobs`. The function must be importable, and a program that calls this needs its
     `if __name__ == "__main__"`. What the function raises is raised here, and ends the work.
     """
-    jobs = min(jobs, len(arguments))
-    if jobs <= 1:
+    with Workers(min(jobs, len(arguments))) as workers:
+        yield from workers.map(function, arguments, desc)
+
+
+class Workers:
+    """`jobs` processes for one `parallel_map` after another; none if `jobs` is 1 or less."""
+
+    def __init__(self, jobs: int):
+        self._pool = _workers(jobs) if jobs > 1 else None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown()
+
+    def map(self, function: Callable, arguments: Sequence[tuple], desc: str) -> Iterator[Any]:
+        """As `parallel_map`."""
+        if self._pool:
+            yield from progress(self._pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
+            return
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             yield from progress((function(*a) for a in arguments), len(arguments), desc)
         finally:
             torch.set_num_threads(threads)
-        return
-    with _workers(jobs) as pool:
-        yield from progress(pool.map(function, *zip(*arguments, strict=True)), len(arguments), desc)
 
 
 def parallel_stream(function: Callable, arguments: Iterable[tuple], jobs: int) -> Iterator[Any]:

@@ -4,16 +4,16 @@ Copies of train at other speeds (`frames.speeds`, perturbed/) are adapted and al
 
 import json
 import shutil
+from itertools import chain
 
 from decant.distill.realignment import RealignmentConfig
 from decant.feat.data_dir import read_data_dir, with_copies
 from decant.feat.fbank import compute_fbank_dir, read_fbank_config
-from decant.feat.front_end import read_transforms
 from decant.files import atomic_path
 from decant.hmm.system import read_system
 from decant.lang.lexicon import read_lexicon
-from decant.nnet.frame_store import FramesConfig, write_labelled_store
-from steps.label_with_mixtures import label_with_mixtures
+from decant.nnet.frame_store import FramesConfig, write_labels, write_utterances
+from steps.label_with_mixtures import label_with_mixtures, labelled_frames
 from steps.label_with_network import label_with_network
 from steps.stage_program import Stage, run_step
 
@@ -37,21 +37,21 @@ def label_all(stage: Stage) -> None:
         fbank, out = experiment.fbank(split), experiment.alignment(split)
         utterances = read_data_dir(experiment.data(split), audio=False)
         words = {utterance.id: utterance.words for utterance in utterances}
-        if split != "train":
-            write_labelled_store(out, label_with_mixtures(stage, system, words, fbank, out))
-            continue
-        trained_with = read_transforms(experiment.mixtures[-1] / "fmllr") if system.features.adapted else {}
-        stores = [label_with_mixtures(stage, system, words, fbank, out, trained_with)]
-        if frames.speeds:
+        known = experiment.mixtures[-1] / "fmllr" if split == "train" and system.features.adapted else None
+        label_with_mixtures(stage, words, fbank, out, known, words_are_known=split == "train")
+        labelled = labelled_frames(stage, fbank, out)
+        if split != "train" or not frames.speeds:
+            write_utterances(out, labelled)
+        else:
             copies = with_copies(utterances, frames.speeds, experiment.data(split))
             words = {utterance.id: utterance.words for utterance in copies}
             perturbed = experiment.perturbed / "fbank"
             compute_fbank_dir(experiment.data(split), perturbed, read_fbank_config(fbank), stage.jobs,
                               speeds=frames.speeds)
-            stores.append(label_with_mixtures(stage, system, words, perturbed, experiment.perturbed,
-                                              words_are_known=True))
+            label_with_mixtures(stage, words, perturbed, experiment.perturbed, words_are_known=True)
+            write_utterances(out, chain(labelled, labelled_frames(stage, perturbed, experiment.perturbed)))
             shutil.rmtree(perturbed)  # what networks see of it is in train's store
-        write_labelled_store(out, *stores)
+        write_labels(out)
 
 
 if __name__ == "__main__":

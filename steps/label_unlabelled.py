@@ -1,5 +1,6 @@
 """Stage 9's first part: frames and labels of audio without transcripts (soft_targets.unlabelled)."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,12 +10,13 @@ from decant.distill.unlabelled import labelled_by, read_unlabelled
 from decant.feat.archive import write_matrices
 from decant.feat.data_dir import UtterancesConfig, check_unusable, read_data_dir
 from decant.feat.fbank import compute_fbank_dir, read_fbank_config
-from decant.feat.front_end import Filterbanks, read_filterbanks, read_transforms
-from decant.hmm.system import read_system
-from decant.lang.lexicon import read_lexicon
+from decant.feat.front_end import read_filterbanks, read_transforms
+from decant.hmm.shards import write_shards
 from decant.nnet.frame_store import FramesConfig, read_frame_store, write_frame_store
 from decant.nnet.model_training import load_models
-from steps.adapted_features import adaptation, for_networks
+from decant.parallel import parallel_map
+from decant.search.shard_labels import adapt_shard, transforms_found
+from steps.adapted_features import for_networks, labelling
 from steps.stage_program import Stage, logger
 
 
@@ -33,19 +35,24 @@ def label_unlabelled(stage: Stage, teachers: tuple[Path, ...]) -> None:
     unusable = compute_fbank_dir(data, out, read_fbank_config(experiment.fbank("train")), stage.jobs, transcribed=False)
     check_unusable(data.name, unusable, len(utterances), limits)
     filterbanks = read_filterbanks(out)
-    adapted = adapt(stage, filterbanks, out / "fmllr") if frames.features == "fmllr" else {}
+    transforms = find_transforms(stage, out) if frames.features == "fmllr" else None
     torch.set_num_threads(stage.jobs)
-    new = labelled_by(load_models(teachers, stage.device), for_networks(frames.features, filterbanks, adapted), config,
+    new = labelled_by(load_models(teachers, stage.device), for_networks(stage, filterbanks, transforms), config,
                       stage.device)
     write_frame_store(store, train, new)
     logger.info("%s: %d frames of %d utterances, beside %d of train", data, len(new), len(new.utterances), len(train))
 
 
-def adapt(stage: Stage, filterbanks: Filterbanks, transforms: Path) -> dict[str, torch.Tensor]:
-    """What the last system of mixtures sees, by transforms that are found unless they are there: float32 [T, D]."""
-    system = read_system(stage.experiment.mixtures[-1], read_lexicon(stage.experiment.lexicon))
-    if not Path(f"{transforms}.scp").exists():
-        features = filterbanks.for_mixtures(system.features)
-        found = adaptation(stage).transforms(features, filterbanks.speaker_of)
-        write_matrices(transforms, ((speaker, found[speaker].numpy()) for speaker in sorted(found)))
-    return filterbanks.for_mixtures(system.features, read_transforms(transforms))
+def find_transforms(stage: Stage, out: Path) -> dict[str, torch.Tensor]:
+    """Every speaker's transform, written to OUT/fmllr.scp unless it is there. out: the folder of the filterbanks."""
+    if not (out / "fmllr.scp").exists():
+        how, work = labelling(stage), out / "work"
+        work.mkdir(exist_ok=True)
+        shards = write_shards(out, {}, work / "shards")
+        jobs = 1 if stage.engine.name == "k2" else stage.jobs
+        for _ in parallel_map(adapt_shard, [(how, shard, work) for shard in shards], jobs, "speakers"):
+            pass
+        found = transforms_found(work, shards)
+        write_matrices(out / "fmllr", ((speaker, x.numpy()) for speaker, x in found.items()))
+        shutil.rmtree(work)
+    return read_transforms(out / "fmllr")

@@ -3,51 +3,54 @@
 With a speaker-adapted system each speaker's transform comes first: that of training for train; for dev and test from
 what the system before it recognises, as in use, and never from their transcripts."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
-from decant.feat.archive import write_matrices
+from decant.feat.archive import read_int_vector, write_matrices
 from decant.feat.data_dir import UtterancesConfig, check_unusable
 from decant.feat.fbank import read_unusable, write_unusable
-from decant.feat.fmllr import affine
-from decant.feat.front_end import read_filterbanks
-from decant.hmm.labelling import graphs_of, too_short
-from decant.hmm.system import MixtureSystem
-from decant.lang.lexicon import read_lexicon
-from decant.nnet.frame_store import FramesConfig, FrameStore, pack
-from decant.search.adaptation import Words
-from steps.adapted_features import adaptation, for_networks
+from decant.feat.front_end import read_filterbanks, read_transforms
+from decant.hmm.shards import Words, write_shards
+from decant.parallel import parallel_map
+from decant.search.shard_labels import label_shard, labels_of, transforms_found, without_labels
+from steps.adapted_features import for_networks, labelling
 from steps.stage_program import Stage, logger
 
 
-def label_with_mixtures(stage: Stage, system: MixtureSystem, words: Words, fbank: Path, out: Path,
-          transforms: Mapping[str, Tensor] | None = None, words_are_known: bool = False) -> FrameStore:
-    """What the networks see of a folder of filterbanks, with the pdf-ids of its forced alignment. Writes
-    OUT/unusable.txt and, for an adapted system, OUT/fmllr.scp. transforms: the speakers', if they are known already;
-    words_are_known: they may be found with the transcripts."""
-    limits, frames = stage.config(utterances=UtterancesConfig, frames=FramesConfig)
-    filterbanks = read_filterbanks(fbank)
-    features = filterbanks.for_mixtures(system.features)
-    out.mkdir(exist_ok=True)
-    if system.features.adapted:
-        if transforms is None:
-            transforms = adaptation(stage).transforms(features, filterbanks.speaker_of,
-                                                      words if words_are_known else None)
-        write_matrices(out / "fmllr", ((speaker, transforms[speaker].numpy()) for speaker in sorted(transforms)))
-        features = {utterance: affine(transforms[filterbanks.speaker_of[utterance]], x)
-                    for utterance, x in features.items()}
-    graphs, unlabelled = graphs_of({utterance: words[utterance] for utterance in features},
-                                   read_lexicon(stage.experiment.lexicon), system.transitions)
-    labels = stage.engine.align(graphs, features, system.form.log_likelihoods, stage.jobs)
+def label_with_mixtures(stage: Stage, words: Words, fbank: Path, out: Path, known: Path | None = None,
+                        words_are_known: bool = False) -> None:
+    """Labels a folder of filterbanks, whose labels are then in OUT/work for `labelled_frames`; OUT/unusable.txt and,
+    for an adapted system, OUT/fmllr.scp. known: PREFIX of the speakers' transforms that there are; words_are_known:
+    others may be found with the transcripts."""
+    [limits] = stage.config(utterances=UtterancesConfig)
+    how, work = labelling(stage, known, words_are_known), out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    shards = write_shards(fbank, words, work / "shards")
+    jobs = 1 if stage.engine.name == "k2" else stage.jobs
+    for _ in parallel_map(label_shard, [(how, shard, work) for shard in shards], jobs, f"labels of {out.name}"):
+        pass
+    if how.system.features.adapted:
+        write_matrices(out / "fmllr", ((name, x.numpy()) for name, x in transforms_found(work, shards).items()))
+    too_short, lacking = without_labels(work, shards)
     unusable = read_unusable(fbank)
-    total = len(features) + len(unusable)
-    unusable |= too_short(graphs, features, labels)
+    total = sum(len((shard / "utt2spk").read_bytes().splitlines()) for shard in shards) + len(unusable)
+    unusable |= too_short
     check_unusable(out.name, unusable, total, limits)
-    if unlabelled:
+    if lacking:
         logger.info("%s: %d of %d utterances have a word that the lexicon lacks: they are decoded, but have no "
-                    "labels", out.name, len(unlabelled), total)
-    write_unusable(out, unusable | unlabelled)
-    return pack((utterance, x, labels[utterance])
-                for utterance, x in for_networks(frames.features, filterbanks, features) if utterance in labels)
+                    "labels", out.name, len(lacking), total)
+    write_unusable(out, unusable | lacking)
+
+
+def labelled_frames(stage: Stage, fbank: Path, out: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(utterance, frames [T, F] as the networks see them, pdf-ids [T]) of every utterance that has labels."""
+    work = out / "work"
+    labels = labels_of(work, sorted((work / "shards").iterdir()))
+    transforms = read_transforms(out / "fmllr") if (out / "fmllr.scp").exists() else None
+    for utterance, frames in for_networks(stage, read_filterbanks(fbank), transforms):
+        if utterance in labels:
+            yield utterance, frames, read_int_vector(labels[utterance])
+    shutil.rmtree(work)

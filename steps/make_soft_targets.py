@@ -43,7 +43,8 @@ def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], generation: int
     [config] = stage.config(soft_targets=SoftTargetsConfig)
     frames = stage.experiment.student_frames(bool(config.unlabelled))
     source, directory = sources(stage, teachers), stage.experiment.soft_targets(generation)
-    todo = [(stage, teachers, frames, directory, number, shard) for number in range(config.num_passes)
+    passes = range(config.passes(source["num_frames"]))
+    todo = [(stage, teachers, frames, directory, number, shard) for number in passes
             for shard in range(num_shards(source["num_frames"], config.shard_frames))]
     own = todo[data_parallel.rank()::data_parallel.num_processes()]
     for _ in parallel_map(make_shard, own, stage.model_jobs, "soft targets"):
@@ -51,7 +52,7 @@ def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], generation: int
     teacher_and_frames.cache_clear()  # room for what is trained next
     data_parallel.wait()
     if data_parallel.rank() == 0:
-        for number in range(config.num_passes):
+        for number in passes:
             finish_pass(directory, number, source)
     data_parallel.wait()
     return source

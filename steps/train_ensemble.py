@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from decant.distill.ensemble import EnsembleConfig
 from decant.experiment import training_seed
 from decant.nnet.acoustic_model import AcousticModelConfig
-from decant.nnet.frame_store import read_frame_store
+from decant.nnet.frame_store import training_frames
 from decant.nnet.model_training import read_task, train_new_models
 from decant.nnet.objectives import hard_labels
 from decant.nnet.training import TrainingConfig
@@ -18,7 +18,8 @@ def train_members(stage: Stage, numbers: Sequence[int]) -> None:
     sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
     experiment = stage.experiment
     task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device)
-    store = read_frame_store(experiment.alignment("train")).to(stage.device)
+    store = training_frames(experiment.alignment("train"), stage.device, sizes.window, config.shuffle_frames,
+                            len(numbers))
     train_new_models(task, sizes, [training_seed("member", number, config.seed) for number in numbers], len(store),
                      hard_labels(store, sizes.window, config.label_smoothing), config,
                      [experiment.member(number) for number in numbers])

@@ -1,7 +1,7 @@
 """Stage 11: soft targets as regularisers (paper, section 6): networks on a small share of the training utterances, with
 their hard labels, or with what the baseline says about them."""
 
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.distill.regularization import RegularizationConfig, share_of
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
 from decant.distill.students import soft_labels
@@ -28,7 +28,7 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
         teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs, precision=training.precision),
                               config.temperature)
         objective = soft_labels(
-            store, sizes.window, lambda epoch: (mixture(len(store), epoch if config.mixtures else 0), teacher),
+            store, sizes.window, lambda epoch: (Mixture(len(store), epoch if config.mixtures else 0), teacher),
             config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight),
             training.label_smoothing)
     task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device)

@@ -6,7 +6,7 @@ from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTar
 from decant.distill.students import Lessons, Targets, soft_labels
 from decant.experiment import Run, training_seed
 from decant.nnet.acoustic_model import AcousticModelConfig
-from decant.nnet.frame_store import read_frame_store
+from decant.nnet.frame_store import training_frames
 from decant.nnet.model_training import load_models, read_task, train_new_models
 from decant.nnet.training import TrainingConfig
 from steps.stage_program import Stage
@@ -18,16 +18,20 @@ def train_student(stage: Stage, run: Run, teachers: tuple[Path, ...], source: di
         acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
         student_training=TrainingConfig)
     experiment, (temperature, generation, seed) = stage.experiment, run.of_student
-    store = read_frame_store(experiment.student_frames(bool(teaching.unlabelled))).to(stage.device)
+    store = training_frames(experiment.student_frames(bool(teaching.unlabelled)), stage.device, sizes.window,
+                            training.shuffle_frames)
     live = LiveTargets([] if teaching.stored else load_models(teachers, stage.device), teaching, temperature)
 
     def targets(number: int) -> Targets:
         if not teaching.stored:
             return live
-        return read_soft_targets(experiment.soft_targets(generation), number, temperature, source)
+        return read_soft_targets(experiment.soft_targets(generation), number, temperature, source,
+                                 pool=training.shuffle_frames)
 
-    num_passes = teaching.num_passes if teaching.stored or teaching.num_passes == 1 else training.epochs
-    lessons = Lessons(len(store), training.epochs, num_passes, targets)
+    num_passes = teaching.passes(len(store))
+    if not teaching.stored and num_passes > 1:
+        num_passes = training.epochs
+    lessons = Lessons(len(store), training.epochs, num_passes, targets, training.shuffle_frames)
     train_new_models(read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device), sizes,
                      [training_seed("student", seed, training.seed, generation)], len(store),
                      soft_labels(store, sizes.window, lessons, temperature, config, training.label_smoothing),

@@ -25,7 +25,7 @@ def ready_targets(stage: Stage, generation: int, teachers: tuple[Path, ...]) -> 
         return {}
     source = sources(stage, teachers) if generation == 1 else write_soft_targets(stage, teachers, generation)
     check = generation == 1 and data_parallel.rank() == 0  # later ones have just been written
-    for number in range(teaching.num_passes):
+    for number in range(teaching.passes(source["num_frames"])):
         read_soft_targets(stage.experiment.soft_targets(generation), number, teaching.temperatures[0], source, check)
     return source
 

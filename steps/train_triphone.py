@@ -2,45 +2,55 @@
 without state_tying.num_leaves."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 from decant.feat.archive import write_matrices
 from decant.feat.data_dir import read_words
-from decant.feat.front_end import read_filterbanks
 from decant.files import atomic_path
 from decant.hmm.gmm_training import TriphoneConfig
+from decant.hmm.shard_passes import ShardPasses
+from decant.hmm.shards import write_shards
 from decant.hmm.state_tying import StateTyingConfig
-from decant.hmm.system import read_system, write_system
+from decant.hmm.system import read_system, write_system, write_timing
 from decant.hmm.tied_training import train_tied
 from decant.lang.lexicon import LexiconConfig, read_lexicon
+from decant.parallel import Workers
 from steps.stage_program import Stage, logger, run_step
 
 
 def main(stage: Stage) -> None:
-    tying, config, phones = stage.config(state_tying=StateTyingConfig, triphone=TriphoneConfig, lexicon=LexiconConfig)
-    systems = [name for name, wanted in (("triphone", True), ("triphone_lda", config.lda_dim),
-                                         ("triphone_sat", config.speaker_adaptation)) if tying.num_leaves and wanted]
-    experiment, before, filterbanks = stage.experiment, stage.experiment.folder("monophone"), None
+    tying, config = stage.config(state_tying=StateTyingConfig, triphone=TriphoneConfig)
+    systems = config.systems if tying.num_leaves else ()
+    before = stage.experiment.folder("monophone")
     for out in (stage.out / name for name in systems):
         if (out / "timing.json").exists():
             logger.info("%s: done before, kept", out.name)
         else:
-            started = time.monotonic()
-            lexicon = read_lexicon(experiment.lexicon)
-            system = read_system(before, lexicon)
-            words = read_words(experiment.data("train"))
-            if filterbanks is None:
-                filterbanks = read_filterbanks(experiment.fbank("train"))
-            trained, seen, speakers = train_tied(
-                out.name, system, filterbanks.cepstra(system.features.num_cepstra), words, filterbanks.speaker_of,
-                lexicon, phones.position_dependent_phones, tying, config, stage.jobs)
-            out.mkdir(exist_ok=True)
-            if speakers:
-                write_matrices(out / "fmllr", ((name, transform.numpy()) for name, transform in speakers.items()))
-            write_system(out, trained, seen, started)
+            train(stage, before, out)
         before = out
     with atomic_path(stage.out / "models.json") as path:
         path.write_text(json.dumps(systems) + "\n")
+
+
+def train(stage: Stage, before: Path, out: Path) -> None:
+    """Trains a system into the folder `out`, from the one in `before`."""
+    tying, config, phones = stage.config(state_tying=StateTyingConfig, triphone=TriphoneConfig, lexicon=LexiconConfig)
+    started, experiment, work = time.monotonic(), stage.experiment, out / "work"
+    lexicon = read_lexicon(experiment.lexicon)
+    its_config, count = config.of_system(out.name)
+    work.mkdir(parents=True, exist_ok=True)
+    shards = write_shards(experiment.fbank("train"), read_words(experiment.data("train")), work / "shards", count)
+    with Workers(min(stage.jobs, len(shards))) as workers:
+        passes = ShardPasses(work, shards, experiment.lexicon, workers)
+        system, speakers = train_tied(out.name, read_system(before, lexicon), lexicon,
+                                      phones.position_dependent_phones, tying, its_config, passes)
+    if speakers:
+        write_matrices(out / "fmllr", passes.speakers(speakers).items())
+    write_system(out, system)
+    write_timing(out, system, started)
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

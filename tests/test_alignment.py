@@ -115,3 +115,18 @@ def test_batches_hold_every_utterance_once_and_no_more_frames_than_asked():
     found = list(batches(lengths, max_frames=1000))
     assert sorted(i for batch in found for i in batch) == list(range(6))
     assert all(len(b) == 1 or max(lengths[i] for i in b) * len(b) <= 1000 for b in found)
+
+
+def test_a_wide_beam_finds_the_exact_path_and_a_narrow_one_that_fails_is_tried_wider():
+    """The final state lies beyond any state that a beam of 1 keeps where the first frames favour silence."""
+    generator = torch.Generator().manual_seed(0)
+    graph = state_graph(["A", "A", "B"] * 6, LEXICON, MODEL)
+    scores = [torch.randn(length, MODEL.num_pdfs, generator=generator) * 3 for length in (150, 97, 33)]
+    exact, wide = viterbi([graph] * 3, scores), viterbi([graph] * 3, scores, 100.0)
+    assert [path.states.tolist() for path in wide if path] == [path.states.tolist() for path in exact if path]
+    scores[0][:] = 0
+    scores[0][:, :5] = 100.0  # silence alone
+    assert viterbi([graph], scores[:1], 1.0) == [None]
+    [found] = align([graph], scores[:1], lambda x, pdfs: x[:, pdfs], beam=1.0)
+    [best] = viterbi([graph], scores[:1])
+    assert found.beam > 1.0 and found.states.tolist() == best.states.tolist()

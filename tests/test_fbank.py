@@ -300,7 +300,7 @@ def test_frames_that_are_not_finite_are_named_where_they_are_read(make_data_dir,
     (name, frames), = read_matrices(tmp_path / "fbank" / "feats.scp")
     frames[3, 7] = value
     write_matrices(tmp_path / "fbank" / "feats", [(name, frames)])
-    for read in (load_features, lambda folder: read_filterbanks(folder).cepstra(13).items()):
+    for read in (load_features, lambda folder: read_filterbanks(folder).cepstra(13)):
         with pytest.raises(ValueError, match="feats.scp: frame 3 of utterance ann_1 is not finite"):
             list(read(tmp_path / "fbank"))
 

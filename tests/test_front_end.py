@@ -44,7 +44,9 @@ def test_samples_become_the_words_that_stage_13_found(left_alone):
 
     # From here on arrays and models alone. A speaker's mean is that of all that he says, as in the stages.
     frames = {utterance: fbank(x, config).numpy() for utterance, x in samples.items()}
-    adapted = Filterbanks(frames, speaker_of, {}, config.normalisation).for_mixtures(seen, transforms)
+    statistics = {speaker: sum(cmvn_statistics(frames[utterance]) for utterance, one in speaker_of.items()
+                               if one == speaker) for speaker in speaker_of.values()}
+    adapted = dict(Filterbanks(frames, speaker_of, statistics, config.normalisation).for_mixtures(seen, transforms))
     network = MeanOfNetworks([model])
     found = {utterance: decode(graph, score(network, adapted[utterance].numpy()).log_likelihoods,
                                setting["lm_weight"], SearchConfig())[0] for utterance in list(samples)[:4]}
@@ -92,7 +94,7 @@ def test_one_utterance_is_seen_by_the_statistics_of_all_that_its_speaker_says():
 
 def test_cepstra_have_mean_0_for_every_speaker_whatever_the_normalisation():
     given = filterbanks("utterance")
-    static = given.cepstra(4)
+    static = dict(given.cepstra(4))
     raw = {utterance: cepstra(frames, 4) for utterance, frames in given.frames.items()}
     of_s = np.concatenate([raw["s-1"], raw["s-2"]]).mean(axis=0)
     np.testing.assert_allclose(static["s-2"], raw["s-2"] - of_s, atol=1e-5)
@@ -103,12 +105,12 @@ def test_cepstra_have_mean_0_for_every_speaker_whatever_the_normalisation():
 def test_mixtures_see_each_speaker_s_own_transform(wanted):
     """[I 1] of s adds 1 to each feature, [2 I 0] of t doubles it; without transforms they are as before adaptation."""
     given = filterbanks()
-    plain = given.for_mixtures(wanted)
+    plain = dict(given.for_mixtures(wanted))
     dims = plain["s-1"].shape[1]
     assert plain["s-1"].shape == (7, 12 if wanted.transform is None else 5)
-    np.testing.assert_array_equal(plain["t-1"], mixture_frames(given.cepstra(4)["t-1"], wanted))
+    np.testing.assert_array_equal(plain["t-1"], mixture_frames(dict(given.cepstra(4))["t-1"], wanted))
     eye = torch.eye(dims)
-    adapted = given.for_mixtures(wanted, {"s": torch.cat([eye, torch.ones(dims, 1)], dim=1),
-                                          "t": torch.cat([2 * eye, torch.zeros(dims, 1)], dim=1)})
+    adapted = dict(given.for_mixtures(wanted, {"s": torch.cat([eye, torch.ones(dims, 1)], dim=1),
+                                               "t": torch.cat([2 * eye, torch.zeros(dims, 1)], dim=1)}))
     torch.testing.assert_close(adapted["s-2"], plain["s-2"] + 1)
     torch.testing.assert_close(adapted["t-1"], 2 * plain["t-1"])

@@ -9,6 +9,8 @@ from decant.feat.fmllr import affine, identity
 from decant.hmm.gmm import (
     DiagonalGmm,
     QuadraticForm,
+    accumulate,
+    first_mixtures,
     fmllr_transforms,
     load_gmm,
     log_sum_exp,
@@ -43,7 +45,8 @@ def test_sums_of_exponentials_are_exact_however_far_apart():
 def test_one_gaussian_takes_the_mean_and_variance_of_its_frames():
     gmm = DiagonalGmm(torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.ones(1, 1, 2))
     frames = torch.tensor([[1.0, 0.0], [3.0, 0.0]]).repeat(10, 1)
-    new, _ = reestimate(gmm, frames, torch.zeros(20, dtype=torch.int64), variance_floor=0.01)
+    moments, _ = accumulate(gmm, frames, torch.zeros(20, dtype=torch.int64))
+    new = reestimate(gmm, moments, variance_floor=0.01)
     assert new.means[0, 0].tolist() == pytest.approx([2.0, 0.0])
     assert new.variances[0, 0].tolist() == pytest.approx([1.0, 0.01])
 
@@ -56,10 +59,31 @@ def test_no_step_of_expectation_maximisation_lowers_the_likelihood():
                 np.array([4]))
     likelihoods = []
     for _ in range(10):
-        gmm, likelihood = reestimate(gmm, frames, pdfs, 0.01)
-        likelihoods.append(likelihood)
+        moments, likelihood = accumulate(gmm, frames, pdfs)
+        gmm = reestimate(gmm, moments, 0.01)
+        likelihoods.append(likelihood / len(frames))
     assert all(b >= a - 1e-4 for a, b in zip(likelihoods, likelihoods[1:], strict=False))
     assert likelihoods[-1] > likelihoods[0] + 0.1
+
+
+def test_moments_of_parts_add_up_to_those_of_all_frames():
+    """Of state 0's two Gaussians and state 1's one: frames by posterior, sums of squares, sums."""
+    frames, pdfs = torch.tensor([[0.0], [4.0], [1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1, 1, 1])
+    moments, likelihood = accumulate(mixture(), frames, pdfs)
+    assert moments.shape == (3, 3) and moments.dtype == torch.float64
+    assert moments[2].tolist() == [3.0, 14.0, 6.0]
+    assert moments[:2].sum(dim=0).tolist() == pytest.approx([2.0, 16.0, 4.0])
+    parts = [accumulate(mixture(), frames[part], pdfs[part]) for part in (slice(0, 3), slice(3, 5))]
+    torch.testing.assert_close(parts[0][0] + parts[1][0], moments)
+    assert parts[0][1] + parts[1][1] == pytest.approx(likelihood)
+
+
+def test_a_state_without_frames_begins_with_the_gaussian_of_all_frames():
+    frames = torch.tensor([[1.0], [3.0]]).repeat(10, 1)
+    untrained = DiagonalGmm(torch.zeros(2, 1), torch.zeros(2, 1, 1), torch.ones(2, 1, 1))
+    moments, _ = accumulate(untrained, frames, torch.zeros(20, dtype=torch.int64))
+    first = first_mixtures(moments, 0.01)
+    assert first.means.flatten().tolist() == [2.0, 2.0] and first.variances.flatten().tolist() == [1.0, 1.0]
 
 
 def test_a_split_keeps_the_weights_sum_and_the_mean():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
 from decant.distill.students import soft_labels
 from decant.nnet.acoustic_model import AcousticModel, AcousticModelConfig, SideBySide
@@ -33,7 +33,7 @@ def test_a_training_step_mixes_no_devices(gpu, objective):
     index = torch.arange(24).view(*([2, 12] if objective == "side by side" else [24]))
     if objective == "soft":
         teacher = LiveTargets(models, SoftTargetsConfig(num_states=4), temperature=2.0)
-        step = soft_labels(store, SIZES.window, lambda epoch: (mixture(len(store), epoch), teacher), 2.0,
+        step = soft_labels(store, SIZES.window, lambda epoch: (Mixture(len(store), epoch), teacher), 2.0,
                            DistillationConfig(), smoothing=0.1)
     else:
         step = hard_labels(store, SIZES.window, smoothing=0.1)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from decant.feat.lda_mllt import lda, mllt, mllt_statistics, splice
+from decant.feat.lda_mllt import lda, lda_statistics, mllt, mllt_statistics, splice
 
 
 def test_splicing_repeats_the_ends():
@@ -17,7 +17,7 @@ def test_lda_finds_the_direction_that_separates_and_whitens_the_classes():
     noise = generator.normal(size=(3000, 3)) * [5.0, 0.5, 1.0] @ np.array([[1, -1, 0], [1, 1, 0], [0, 0, 1]])
     classes = np.repeat([0, 1, 2], 1000)
     x = noise + np.outer(classes - 1.0, [1.0, 1.0, 0.0])
-    transform = lda([(x[:1500], classes[:1500]), (x[1500:], classes[1500:])], 1)
+    transform = lda(lda_statistics([(x[:1500], classes[:1500]), (x[1500:], classes[1500:])], 3, 3), 1)
     assert transform.shape == (1, 3)
     first = transform[0] / np.linalg.norm(transform[0])
     assert abs(first @ [2**-0.5, 2**-0.5, 0]) > 0.99
@@ -27,7 +27,7 @@ def test_lda_finds_the_direction_that_separates_and_whitens_the_classes():
 
 def test_too_few_classes_for_the_directions_are_refused():
     with pytest.raises(ValueError, match="2 directions of 3 features cannot separate 2 classes"):
-        lda([(np.zeros((4, 3)), np.array([0, 0, 1, 1]))], 2)
+        lda(lda_statistics([(np.zeros((4, 3)), np.array([0, 0, 1, 1]))], 3, 2), 2)
 
 
 @pytest.mark.parametrize("spoil", [lambda x: x[:, :1], lambda x: 0 * x[:, :1] + 5, lambda x: x @ [[1.0], [-2.0]]],
@@ -37,9 +37,9 @@ def test_features_that_are_constant_or_combinations_of_others_are_refused(spoil,
     x = np.random.default_rng(0).normal(size=(600, 2))
     classes = np.arange(600) % 3
     frames = np.concatenate([x, spoil(x)], axis=1).astype(dtype)
-    assert np.isfinite(lda([(x, classes)], 2)).all()
+    assert np.isfinite(lda(lda_statistics([(x, classes)], 2, 3), 2)).all()
     with pytest.raises(ValueError, match="LDA: in 600 frames the 3 features do not vary independently"):
-        lda([(frames, classes)], 2)
+        lda(lda_statistics([(frames, classes)], 3, 3), 2)
     posteriors, means, variances = torch.ones(600, 1), torch.zeros(1, 3), torch.ones(1, 3)
     if np.ptp(frames[:, 2]) == 0:
         means[0, 2] = 5
@@ -50,8 +50,8 @@ def test_features_that_are_constant_or_combinations_of_others_are_refused(spoil,
 
 
 def test_no_frames_are_refused():
-    with pytest.raises(ValueError, match="2 directions of 0 features cannot separate 0 classes; lower lda_dim"):
-        lda([], 2)
+    with pytest.raises(ValueError, match="2 directions of 3 features cannot separate 0 classes; lower lda_dim"):
+        lda(lda_statistics([], 3, 4), 2)
 
 
 def test_the_statistics_are_the_weighted_scatter():

@@ -1,14 +1,14 @@
 import numpy as np
 import torch
 
-from decant.distill.mixing import Mixture, mixture, pass_of
+from decant.distill.mixing import Mixture, pass_of
 from decant.nnet.frame_store import pack
 
 
 def test_the_first_pass_has_every_frame_by_itself():
     store = pack([("a", np.array([[0.0], [1], [2]]), np.zeros(3))])
     index = torch.arange(3)
-    assert torch.equal(mixture(3, 0).windows(store, index, range(-1, 2)), store.windows(index, range(-1, 2)))
+    assert torch.equal(Mixture(3, 0).windows(store, index, range(-1, 2)), store.windows(index, range(-1, 2)))
 
 
 def test_a_mixture_has_both_windows_in_their_shares():
@@ -19,7 +19,7 @@ def test_a_mixture_has_both_windows_in_their_shares():
 
 
 def test_every_pass_has_partners_and_shares_of_its_own_and_always_the_same():
-    first, again, second = mixture(1000, 1), mixture(1000, 1), mixture(1000, 2)
+    first, again, second = Mixture(1000, 1), Mixture(1000, 1), Mixture(1000, 2)
     assert torch.equal(first.partner, again.partner) and torch.equal(first.weight, again.weight)
     assert not torch.equal(first.partner, second.partner)
     assert sorted(first.partner.tolist()) == list(range(1000))

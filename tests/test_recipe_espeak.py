@@ -24,8 +24,9 @@ from decant.score.regularization_results import read_regularization
 from decant.score.systems import find_systems
 from decant.search import adaptation
 from decant.search.engine import Engine
+from decant.search.shard_labels import adaptation as adaptation_of
 from steps import decode_and_score, report
-from steps.adapted_features import adaptation as adaptation_of
+from steps.adapted_features import labelling
 from steps.align import label_all
 from steps.stage_program import Stage
 
@@ -99,7 +100,7 @@ def test_networks_see_what_the_adapted_mixtures_see(left_alone):
     assert all(x.shape == (20, 21) and not np.array_equal(x, np.eye(20, 21)) for x in transforms.values())
     # The store holds what the mixtures saw of the first utterance, before its speaker's transform and after it.
     _, seen = load_gmm(exp / "tied/triphone_sat")
-    name, before = next(iter(read_filterbanks(exp / "fbank/dev").for_mixtures(seen).items()))
+    name, before = next(read_filterbanks(exp / "fbank/dev").for_mixtures(seen))
     transform = transforms[speaker_of[name]]
     store = read_frame_store(exp / "alignment/dev")
     after = before.numpy() @ transform[:, :-1].T + transform[:, -1]
@@ -148,8 +149,8 @@ def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monke
     exp = tmp_path / "exp"
     shutil.copytree(left_alone, exp, ignore=shutil.ignore_patterns("data"))
     shutil.copy(exp / "alignment/stage.toml", tmp_path)
-    filterbanks, adapting = read_filterbanks(exp / "fbank/dev"), adaptation_of(stage_in(tmp_path, exp))
-    features = filterbanks.for_mixtures(adapting.adapted.features)
+    filterbanks, adapting = read_filterbanks(exp / "fbank/dev"), adaptation_of(labelling(stage_in(tmp_path, exp)))
+    features = dict(filterbanks.for_mixtures(adapting.adapted.features))
     found = adapting.transforms(features, filterbanks.speaker_of)
     for speaker, transform in read_matrices(exp / "alignment/dev/fmllr.scp"):
         np.testing.assert_allclose(found[speaker], transform, atol=1e-5)

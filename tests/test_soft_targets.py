@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from decant.distill.ensemble import ensemble_logits
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.distill.soft_targets import (
     DistillationConfig,
     LiveTargets,
@@ -60,7 +60,7 @@ def test_a_teacher_that_answers_at_once_says_what_the_store_says_of_it(teacher, 
     members, store = teacher
     source = write(tmp_path, members, store, number=1)
     index = torch.tensor([10, 0, 4])
-    windows = mixture(NUM_FRAMES, 1).windows(store, index, range(-1, 2))
+    windows = Mixture(NUM_FRAMES, 1).windows(store, index, range(-1, 2))
     stored = read_soft_targets(tmp_path, 1, 5.0, source).batch(index)
     live = LiveTargets(members, CONFIG, 5.0).batch(index, windows)
     assert torch.equal(stored[0], live[0])
@@ -96,7 +96,7 @@ def test_a_record_has_four_bytes_a_state_and_four_a_temperature(teacher, tmp_pat
 def test_a_later_pass_holds_the_teachers_answer_to_the_mixture_that_the_student_sees(teacher, tmp_path):
     members, store = teacher
     source = write(tmp_path, members, store, number=1)
-    mixed, index = mixture(NUM_FRAMES, 1), torch.arange(NUM_FRAMES)
+    mixed, index = Mixture(NUM_FRAMES, 1), torch.arange(NUM_FRAMES)
     states, probabilities = read_soft_targets(tmp_path, 1, 1.0, source).batch(index)
     whole = ensemble_logits(members, mixed.windows(store, index, range(-1, 2)), CONFIG.teacher).softmax(dim=1)
     torch.testing.assert_close(probabilities[:, :-1], whole.gather(1, states), rtol=2e-3, atol=1e-5)

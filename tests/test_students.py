@@ -2,7 +2,7 @@ import torch
 from small_training import SIZES, with_opinions
 from torch.nn.functional import one_hot
 
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
 from decant.distill.students import soft_labels
 
@@ -10,10 +10,10 @@ from decant.distill.students import soft_labels
 def test_a_student_learns_the_teachers_answer_to_its_epochs_mixture_and_both_frames_labels(store):
     model, teacher, index = with_opinions(7), with_opinions(8), torch.arange(0, len(store), 3)
     live = LiveTargets([teacher], SoftTargetsConfig(num_states=2, precision="float32"), 2.0)
-    objective = soft_labels(store, SIZES.window, lambda epoch: (mixture(len(store), epoch), live), 2.0,
+    objective = soft_labels(store, SIZES.window, lambda epoch: (Mixture(len(store), epoch), live), 2.0,
                             DistillationConfig(soft_target_weight=0.7, hard_label_weight=0.5))
     for epoch in (0, 1, 2, 1):
-        mixed = mixture(len(store), epoch)
+        mixed = Mixture(len(store), epoch)
         weight, partner = mixed.weight[index][:, None], mixed.partner[index]
         own, other = (store.windows(frames, SIZES.window).float() for frames in (index, partner))
         windows = weight[:, :, None] * own + (1 - weight[:, :, None]) * other

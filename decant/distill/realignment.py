@@ -39,7 +39,8 @@ def aligned_again(model: AcousticModel, store: FrameStore, words: Mapping[str, S
     rows = dict(store.utterance_slices())
     graphs = {utterance: state_graph(words[utterance], lexicon, transitions) for utterance in sorted(rows)}
     index = {utterance: torch.arange(at.start, at.stop) for utterance, at in rows.items()}
-    labels = engine.align(graphs, index, partial(scaled_likelihoods, model, store), jobs=1)
+    labels = engine.align(graphs, index, partial(scaled_likelihoods, model, store), 1,
+                          transitions.config.alignment_beam)
     return torch.from_numpy(np.concatenate([labels[utterance] for utterance in rows]))
 
 

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from decant.distill.ensemble import TEACHERS, ensemble_logits
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.files import atomic_path, read_array
 from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.blocks import BLOCK, POOL, Blocks, read_rows, streamed
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.precision import autocast, check_precision
 from decant.progress import progress
@@ -42,8 +43,8 @@ class SoftTargetsConfig:
     temperatures: tuple[float, ...] = config_field(
         (1.0, 2.0, 5.0, 10.0), "A student each; dev chooses one.", paper=(1.0, 2.0, 5.0, 10.0))
     num_passes: int = config_field(
-        1, "Passes over the training frames with targets of their own; further ones mix frames "
-        "(decant/distill/mixing.py).", paper=1)
+        0, "Passes over the training frames with targets of their own; further ones mix frames "
+        "(decant/distill/mixing.py). 0: 8 of up to 8,388,608 frames (23 hours), 1 of more, for the disk's sake.", paper=1)
     teacher: str = config_field(
         "geometric", "The mean of the members' logits; or arithmetic: of their distributions, softened after.")
     num_states: int = config_field(20, "States of a frame that keep a probability of their own; the others share one.")
@@ -62,11 +63,15 @@ class SoftTargetsConfig:
             raise ValueError(f"temperatures is {self.temperatures}; it needs one or more, all above 0")
         if len(set(self.temperatures)) < len(self.temperatures):
             raise ValueError(f"temperatures {self.temperatures} has one twice")
-        if min(self.num_passes, self.num_states, self.shard_frames) < 1:
-            raise ValueError("num_passes, num_states and shard_frames have to be at least 1")
+        if min(self.num_states, self.shard_frames) < 1 or self.num_passes < 0:
+            raise ValueError("num_states and shard_frames have to be at least 1, num_passes may not be negative")
         if self.teacher not in TEACHERS:
             raise ValueError(f"teacher is {self.teacher!r}; known are {' and '.join(TEACHERS)}")
         check_precision(self.precision)
+
+    def passes(self, num_frames: int) -> int:
+        """How many passes there are over so many training frames."""
+        return self.num_passes or (8 if num_frames <= POOL else 1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def write_shard(directory: Path, members: Sequence[AcousticModel], store: FrameS
     if path.exists() and len(read_array(path)) == len(index):  # not one of another shard_frames
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes, mixed = members[0].config, mixture(len(store), number)
+    sizes, mixed = members[0].config, Mixture(len(store), number)
     kind = record_type(min(config.num_states, members[0].num_pdfs), len(config.temperatures))
     parts = index.split(batch_size)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -184,16 +189,32 @@ def file_hash(path: Path) -> str:
 
 
 class SoftTargets:
-    """A pass's targets at a temperature, read from disk as they are used."""
+    """A pass's targets at a temperature, read from disk as they are used; room: so many blocks at a time, kept in
+    memory (decant.nnet.blocks), or 0: mapped."""
 
-    def __init__(self, shards: Sequence[np.ndarray], shard_frames: int, temperature: float, column: int):
+    def __init__(self, shards: Sequence[np.ndarray], shard_frames: int, temperature: float, column: int, room: int = 0,
+                 block: int = BLOCK):
         self.shards, self.shard_frames, self.temperature, self.column = shards, shard_frames, temperature, column
+        self.blocks = Blocks(self.read, sum(map(len, shards)), room, block=block) if room else None
+
+    def read(self, first: int, end: int) -> np.ndarray:
+        """The records of the frames first .. end - 1 as bytes, uint8 [B, 4 (K + R)]."""
+        parts = []
+        while first < end:
+            shard, start = divmod(first, self.shard_frames)
+            stop = min(self.shard_frames, start + end - first)
+            parts.append(read_rows(self.shards[shard], start, stop))
+            first += stop - start
+        records = np.concatenate(parts)
+        return records.view(np.uint8).reshape(len(records), -1)
 
     def batch(self, index: Tensor, windows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The kept states int64 [B, K] of the frames `index` (int64 [B]), and their probabilities float32 [B, K + 1],
         the last that of all other states together; on the device of `index`. The windows are not looked at."""
         rows = index.cpu().numpy()
-        if len(self.shards) == 1:
+        if self.blocks:
+            records = self.blocks.take(index.cpu()).numpy().view(self.shards[0].dtype)[:, 0]
+        elif len(self.shards) == 1:
             records = self.shards[0][rows]
         else:
             records = np.empty(len(rows), self.shards[0].dtype)
@@ -224,9 +245,10 @@ class LiveTargets:
         return states, softened(best, tails[:, 0], self.temperature)
 
 
-def read_soft_targets(directory: Path, number: int, temperature: float, source: dict,
-                      check: bool = False) -> SoftTargets:
+def read_soft_targets(directory: Path, number: int, temperature: float, source: dict, check: bool = False,
+                      pool: int = POOL) -> SoftTargets:
     """Opens the targets of a pass at a temperature; with `check`, after reading all of them once for their SHA-256.
+    pool: how many frames the training shuffles together; of more than a pool's they are read in blocks.
 
     Raises FileNotFoundError if the pass is not whole, ValueError if it was made from something else than `source`
     (of `made_from`), lacks the temperature, or is damaged.
@@ -253,4 +275,5 @@ def read_soft_targets(directory: Path, number: int, temperature: float, source: 
         shards.append(read_array(path))
     if (found := sum(map(len, shards))) != written["num_frames"]:
         raise ValueError(f"{note}: {written['num_frames']} frames, but the shards have {found}; run stage 9 again")
-    return SoftTargets(shards, written["shard_frames"], temperature, written["temperatures"].index(temperature))
+    return SoftTargets(shards, written["shard_frames"], temperature, written["temperatures"].index(temperature),
+                       room=pool // BLOCK if streamed(found, pool) else 0)

@@ -6,10 +6,12 @@ The letters: B frames of a minibatch.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from decant.distill.mixing import Mixture, mixture, pass_of
+from decant.distill.mixing import Mixture, pass_of
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargets
+from decant.nnet.blocks import POOL
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.losses import distillation_loss, mixed_label_loss
 from decant.nnet.objectives import Objective
@@ -21,17 +23,19 @@ Targets = SoftTargets | LiveTargets
 class Lessons:
     """What an epoch teaches: its mixture of the frames, and the targets on it.
 
-    num_passes: different mixtures, which the epochs go through in turn; targets: of a pass.
+    num_passes: different mixtures, which the epochs go through in turn; targets: of a pass; pool: how many frames a
+    training shuffles together.
     """
 
     num_frames: int
     num_epochs: int
     num_passes: int
     targets: Callable[[int], Targets]
+    pool: int = POOL
 
     def __call__(self, epoch: int) -> tuple[Mixture, Targets]:
         number = pass_of(epoch, self.num_epochs, self.num_passes)
-        return mixture(self.num_frames, number), self.targets(number)
+        return Mixture(self.num_frames, number, self.pool), self.targets(number)
 
 
 def soft_labels(store: FrameStore, window: range, lessons: Callable[[int], tuple[Mixture, Targets]], temperature: float,
@@ -46,8 +50,9 @@ def soft_labels(store: FrameStore, window: range, lessons: Callable[[int], tuple
             now[epoch] = lessons(epoch)
         mixed, targets = now[epoch]
         windows = mixed.windows(store, index, window)
-        return (windows, *targets.batch(index, windows), store.labels(index), store.labels(mixed.partner[index]),
-                mixed.weight[index])
+        partner, weight = mixed.partners(index)
+        labels = store.labels(torch.stack([index, partner], dim=1))
+        return (windows, *targets.batch(index, windows), labels[:, 0], labels[:, 1], weight)
 
     def loss(model: Callable[[Tensor], Tensor], windows: Tensor, states: Tensor, probabilities: Tensor, labels: Tensor,
              partners: Tensor, weight: Tensor) -> Tensor:

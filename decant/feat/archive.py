@@ -9,10 +9,10 @@ Letters: T rows (frames), F columns.
 import os
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if "KALDI_ROOT" not in _environment:
 # kaldi_io reads inside assert statements, which PYTHONOPTIMIZE takes out: what follows them is then misread.
 # Kaldi's mark of a matrix: its numbers
 MATRICES: dict[bytes, np.dtype] = {b"FM ": np.dtype("<f4"), b"DM ": np.dtype("<f8")}
+Read = TypeVar("Read")
 INTEGER = np.dtype([("size", "i1"), ("value", "<i4")])  # Kaldi writes each number after its size
 # What else may begin at an offset, and what makes of it what is read here.
 FOREIGN = {
@@ -93,6 +94,16 @@ def read_matrix(place: str) -> np.ndarray:
     return _read(place, _read_matrix)
 
 
+def read_int_vector(place: str) -> np.ndarray:
+    """The int32 vector [T] at `archive:offset`; raises what `read_matrix` does."""
+    return _read(place, _read_int_vector)
+
+
+def read_num_rows(places: Mapping[str, str]) -> dict[str, int]:
+    """T of each matrix, by what `read_scp` gave; raises what `read_matrix` does."""
+    return {key: _read(place, _read_shape)[0] for key, place in places.items()}
+
+
 def read_matrices(scp: Path) -> Iterator[tuple[str, np.ndarray]]:
     """(key, matrix [T, F]) of each line of an scp, in its order; raises what `read_scp` and `read_matrix` do."""
     return _read_all(scp, _read_matrix)
@@ -142,13 +153,17 @@ def _write_int_vector(file: BinaryIO, vector: np.ndarray) -> None:
     file.write(b"\0B\4" + struct.pack("<i", len(vector)) + numbers.tobytes())
 
 
-def _read_matrix(file: BufferedReader) -> np.ndarray:
+def _read_shape(file: BufferedReader) -> tuple[int, int, np.dtype]:
     mark, numbers = file.read(5), file.read(10)
     if mark[:2] != b"\0B" or mark[2:] not in MATRICES or len(numbers) < 10 or numbers[0] != 4 or numbers[5] != 4:
         raise ValueError("no matrix of floats")
     rows, columns = struct.unpack("<xixi", numbers)
-    return _read_values(file, rows * columns if min(rows, columns) >= 0 else -1, MATRICES[mark[2:]]).reshape(
-        rows, columns)
+    return rows, columns, MATRICES[mark[2:]]
+
+
+def _read_matrix(file: BufferedReader) -> np.ndarray:
+    rows, columns, kind = _read_shape(file)
+    return _read_values(file, rows * columns if min(rows, columns) >= 0 else -1, kind).reshape(rows, columns)
 
 
 def _read_int_vector(file: BufferedReader) -> np.ndarray:
@@ -170,7 +185,7 @@ def _read_values(file: BufferedReader, count: int, kind: np.dtype) -> np.ndarray
     return values
 
 
-def _read(place: str, read: Callable[[BufferedReader], np.ndarray]) -> np.ndarray:
+def _read(place: str, read: Callable[[BufferedReader], Read]) -> Read:
     archive, _, offset = place.rpartition(":")
     if not os.path.isfile(archive):
         raise FileNotFoundError(f"{archive}: no such archive; run the stage that writes it again")

@@ -42,3 +42,8 @@ class GmmFeatures:
     def context(self) -> int:
         """Frames on each side that the transform sees."""
         return 0 if self.transform is None else (self.transform.shape[1] // self.num_cepstra - 1) // 2
+
+    @property
+    def dims(self) -> int:
+        """D, how many features there are."""
+        return 3 * self.num_cepstra if self.transform is None else len(self.transform)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from decant.feat.archive import read_matrices
+from decant.feat.archive import read_matrices, read_matrix, read_scp
 from decant.feat.cepstra import GmmFeatures, cepstra, differences
 from decant.feat.fbank import as_networks_see, check_finite, read_fbank_config, read_speakers
 from decant.feat.fmllr import affine
@@ -31,14 +31,15 @@ def mixture_frames(static: np.ndarray, wanted: GmmFeatures, speaker: Tensor | No
         first = differences(static)
         features = torch.from_numpy(np.concatenate([static, first, differences(first)], axis=1))
     else:
-        features = torch.from_numpy(splice(static, wanted.context) @ wanted.transform.T)
+        # torch's product, as numpy's would take threads of its own in every process
+        features = torch.from_numpy(splice(static, wanted.context)) @ torch.from_numpy(wanted.transform).T
     return features if speaker is None else affine(speaker, features)
 
 
 @dataclass(frozen=True)
 class Filterbanks:
     """The log-mel frames float32 [T, F] of some utterances, as computed; whose they are; the statistics of all that
-    each speaker says (cmvn_statistics)."""
+    each speaker says, here or not (cmvn_statistics)."""
 
     frames: Mapping[str, np.ndarray]
     speaker_of: Mapping[str, str]
@@ -50,29 +51,44 @@ class Filterbanks:
         for utterance, frames in self.frames.items():
             yield utterance, as_networks_see(frames, self.normalisation, self.statistics[self.speaker_of[utterance]])
 
-    def cepstra(self, num_cepstra: int) -> dict[str, np.ndarray]:
-        """Cepstra float32 [T, C] of every utterance, with mean 0 for every speaker."""
-        raw = {utterance: cepstra(frames, num_cepstra) for utterance, frames in self.frames.items()}
-        of_speaker: dict[str, list[np.ndarray]] = {}
-        for utterance, static in raw.items():
-            of_speaker.setdefault(self.speaker_of[utterance], []).append(static)
-        means = {speaker: np.concatenate(parts).mean(axis=0) for speaker, parts in of_speaker.items()}
-        return {utterance: static - means[self.speaker_of[utterance]] for utterance, static in raw.items()}
+    def cepstra(self, num_cepstra: int) -> Iterator[tuple[str, np.ndarray]]:
+        """(utterance, cepstra float32 [T, C]), with mean 0 for every speaker: the mean is that of the filterbanks
+        through the cosine transform, which is linear."""
+        means = {speaker: cepstra((x[:1, :-1] / x[0, -1]).astype(np.float32), num_cepstra)
+                 for speaker, x in self.statistics.items()}
+        for utterance, frames in self.frames.items():
+            yield utterance, cepstra(frames, num_cepstra) - means[self.speaker_of[utterance]]
 
-    def for_mixtures(self, wanted: GmmFeatures, speakers: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """`mixture_frames` of every utterance. speakers: the transform of each; without them, before adaptation."""
-        return {utterance: mixture_frames(static, wanted, speakers[self.speaker_of[utterance]] if speakers else None)
-                for utterance, static in self.cepstra(wanted.num_cepstra).items()}
+    def for_mixtures(self, wanted: GmmFeatures,
+                     speakers: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """(utterance, `mixture_frames`). speakers: the transform of each; without them, before adaptation."""
+        for utterance, static in self.cepstra(wanted.num_cepstra):
+            yield utterance, mixture_frames(static, wanted, speakers[self.speaker_of[utterance]] if speakers else None)
+
+
+@dataclass(frozen=True)
+class FramesOnDisk(Mapping[str, np.ndarray]):
+    """The frames of a feature folder, read as they are asked for. Raises ValueError for frames that are not finite."""
+
+    directory: Path
+    places: Mapping[str, str]
+
+    def __getitem__(self, utterance: str) -> np.ndarray:
+        frames = read_matrix(self.places[utterance])
+        check_finite(frames, self.directory, utterance)
+        return frames
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 def read_filterbanks(directory: Path) -> Filterbanks:
-    """The filterbanks of a feature folder, read into memory: 58 MB an hour of 40 bins. Raises ValueError for frames
-    that are not finite."""
-    frames = dict(read_matrices(directory / "feats.scp"))
-    for utterance, x in frames.items():
-        check_finite(x, directory, utterance)
-    return Filterbanks(frames, read_speakers(directory), dict(read_matrices(directory / "cmvn.scp")),
-                       read_fbank_config(directory).normalisation)
+    """The filterbanks of a feature folder, whose frames stay on disk until they are asked for."""
+    return Filterbanks(FramesOnDisk(directory, read_scp(directory / "feats.scp")), read_speakers(directory),
+                       dict(read_matrices(directory / "cmvn.scp")), read_fbank_config(directory).normalisation)
 
 
 def read_transforms(prefix: Path) -> dict[str, Tensor]:

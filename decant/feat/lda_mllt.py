@@ -8,6 +8,7 @@ The letters: T frames, C features of a frame, D features kept, S classes (pdf-id
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,23 +34,36 @@ def check_independent(matrices: np.ndarray, inverses: np.ndarray) -> None:
         raise np.linalg.LinAlgError("singular, or nearly")
 
 
-def lda(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int) -> np.ndarray:
-    """The `dim` directions that separate the classes best: float64 [D, C], the mean covariance inside a class becomes
-    the identity. From (features [T, C], classes int64 [T]) of all utterances.
+@dataclass(frozen=True)
+class LdaStatistics:
+    """Of frames [T, C] and their classes. counts: float64 [S]; sums: float64 [S, C], of each class; second: float64
+    [C, C], the sum of x x'. Those of parts of the frames may be added up."""
+
+    counts: np.ndarray
+    sums: np.ndarray
+    second: np.ndarray
+
+
+def lda_statistics(utterances: Iterable[tuple[np.ndarray, np.ndarray]], dim: int, num_classes: int) -> LdaStatistics:
+    """The statistics of (features [T, C], classes int64 [T] below `num_classes`) of all utterances. dim: C."""
+    counts, sums = np.zeros(num_classes), torch.zeros(num_classes, dim, dtype=torch.float64)
+    second = torch.zeros(dim, dim, dtype=torch.float64)
+    for features, classes in utterances:
+        x = torch.from_numpy(features).double()
+        counts += np.bincount(classes, minlength=num_classes)
+        sums.index_add_(0, torch.from_numpy(classes), x)
+        second += x.T @ x
+    return LdaStatistics(counts, sums.numpy(), second.numpy())
+
+
+def lda(statistics: LdaStatistics, dim: int) -> np.ndarray:
+    """The `dim` directions that separate the classes best: float64 [dim, C], the mean covariance inside a class becomes
+    the identity.
 
     Raises ValueError if there are fewer features, or not more classes, than directions asked for, or if features do not
     vary independently of each other inside the classes.
     """
-    counts, sums, second = np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0))
-    for features, classes in utterances:
-        x = features.astype(np.float64)
-        if not len(counts):
-            sums, second = np.zeros((0, x.shape[1])), np.zeros((x.shape[1],) * 2)
-        if (missing := classes.max() + 1 - len(counts)) > 0:
-            counts, sums = np.pad(counts, (0, missing)), np.pad(sums, ((0, missing), (0, 0)))
-        np.add.at(counts, classes, 1)
-        np.add.at(sums, classes, x)
-        second += x.T @ x
+    counts, sums, second = statistics.counts, statistics.sums, statistics.second
     seen = counts > 0
     if dim > sums.shape[1] or seen.sum() <= dim:
         raise ValueError(f"{dim} directions of {sums.shape[1]} features cannot separate {seen.sum()} classes; lower "

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from decant.feat.cepstra import GmmFeatures
 from decant.feat.fmllr import MIN_FRAMES, FmllrStatistics, fmllr, fmllr_statistics, identity
-from decant.feat.lda_mllt import mllt, mllt_statistics
+from decant.feat.lda_mllt import mllt_statistics
 from decant.files import write_tensors
 from decant.hmm.state_tying import DecisionTree, read_tree
 
 LOG_2_PI = math.log(2 * math.pi)
+SUMMED_AT_ONCE = 8192  # frames that are summed in float32, before their sum is in float64
 
 
 @dataclass
@@ -84,32 +85,58 @@ def log_sum_exp(scores: Tensor, dim: int) -> Tensor:
     return (scores - most).clamp_(min=-80.0).exp_().sum(dim, keepdim=True).log_().add_(most)
 
 
-def reestimate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor, variance_floor: float) -> tuple[DiagonalGmm, float]:
-    """One step of expectation and maximisation inside every state, given each frame's pdf-id.
+def accumulate(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> tuple[Tensor, float]:
+    """What one step of expectation and maximisation needs of frames [T, D], given each one's pdf-id (int64 [T]).
 
-    features: [T, D]; pdfs: int64 [T]. Gaussians that hold fewer than 10 frames keep their parameters, states without
-    frames too. Returns the new mixtures and the mean log-likelihood a frame under the old ones.
+    Returns (moments, log-likelihood): of every Gaussian, state after state, its frames by posterior, the sums of their
+    squares and of themselves, float64 [Gaussians, 1 + 2 D]; and the sum over frames. Those of parts of the frames may
+    be added up.
     """
     form, total = QuadraticForm(gmm), 0.0
-    occupancy, moments = torch.zeros_like(gmm.log_weights), torch.zeros_like(form.weights)
+    moments = torch.zeros(int(gmm.num_gaussians.sum()), 1 + 2 * features.shape[1], dtype=torch.float64)
+    first = (gmm.num_gaussians.cumsum(dim=0) - gmm.num_gaussians).tolist()
     for state, one, frames in gmm.by_state(features, pdfs):
         number = one.means.shape[1]
-        squares = torch.cat([frames.square(), frames], dim=1)
-        scores = torch.addmm(form.constants[state, :number], squares, form.weights[state, :number].T)
-        total += float(log_sum_exp(scores, dim=1).sum(dtype=torch.float64))
-        posteriors = scores.softmax(dim=1)
-        occupancy[state, :number] = posteriors.sum(dim=0)
-        moments[state, :number] = posteriors.T @ squares
-    square, mean = (moments / occupancy.clamp(min=1e-3)[:, :, None]).chunk(2, dim=2)
+        mine = moments[first[state]:first[state] + number]
+        for part in frames.split(SUMMED_AT_ONCE):
+            squares = torch.cat([part.square(), part], dim=1)
+            scores = torch.addmm(form.constants[state, :number], squares, form.weights[state, :number].T)
+            total += float(log_sum_exp(scores, dim=1).sum(dtype=torch.float64))
+            posteriors = scores.softmax(dim=1)
+            mine[:, 0] += posteriors.sum(dim=0)
+            mine[:, 1:] += posteriors.T @ squares
+    return moments, total
+
+
+def reestimate(gmm: DiagonalGmm, moments: Tensor, variance_floor: float) -> DiagonalGmm:
+    """One step of maximisation inside every state, from the moments of `accumulate`.
+
+    Gaussians that hold fewer than 10 frames keep their parameters, states without frames too.
+    """
+    there = torch.isfinite(gmm.log_weights)
+    padded = moments.new_zeros(*there.shape, moments.shape[1])
+    padded[there] = moments
+    occupancy = padded[:, :, 0]
+    square, mean = (padded[:, :, 1:] / occupancy.clamp(min=1e-3)[:, :, None]).chunk(2, dim=2)
     fed = (occupancy >= 10)[:, :, None]
     num_frames = occupancy.sum(dim=1, keepdim=True)
-    share = torch.where(torch.isfinite(gmm.log_weights),
-                        torch.maximum(occupancy, 1e-2 * num_frames / gmm.num_gaussians[:, None]), 0.0)
+    share = torch.where(there, torch.maximum(occupancy, 1e-2 * num_frames / gmm.num_gaussians[:, None]), 0.0)
     return DiagonalGmm(
-        torch.where(num_frames > 0, (share / share.sum(dim=1, keepdim=True)).log(), gmm.log_weights),
-        torch.where(fed, mean, gmm.means),
-        torch.where(fed, (square - mean.square()).clamp(min=variance_floor), gmm.variances),
-    ), total / len(features)
+        torch.where(num_frames > 0, (share / share.sum(dim=1, keepdim=True)).log().float(), gmm.log_weights),
+        torch.where(fed, mean.float(), gmm.means),
+        torch.where(fed, (square - mean.square()).clamp(min=variance_floor).float(), gmm.variances),
+    )
+
+
+def first_mixtures(moments: Tensor, variance_floor: float) -> DiagonalGmm:
+    """One Gaussian for each state, from the moments of `accumulate` under any mixtures of one Gaussian; a state with
+    fewer than 10 frames has that of all frames."""
+    frames, square, mean = moments.sum(dim=0).split([1, *[moments.shape[1] // 2] * 2])
+    square, mean = square / frames, mean / frames
+    shape = (len(moments), 1, len(mean))
+    everything = DiagonalGmm(torch.zeros(len(moments), 1), mean.float().expand(shape),
+                             (square - mean.square()).clamp(min=variance_floor).float().expand(shape))
+    return reestimate(everything, moments, variance_floor)
 
 
 def split_targets(occupancies: np.ndarray, present: np.ndarray, total: int, power: float,
@@ -147,14 +174,14 @@ def split(gmm: DiagonalGmm, targets: np.ndarray) -> DiagonalGmm:
     return DiagonalGmm(log_weights, means, variances)
 
 
-def mllt_transform(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
-    """The square transform of the features [T, D] under which the mixtures' diagonal covariances fit best: float32
-    [D, D] (decant.feat.lda_mllt), given each frame's pdf-id (int64 [T])."""
+def accumulate_mllt(gmm: DiagonalGmm, features: Tensor, pdfs: Tensor) -> Tensor:
+    """The statistics of decant.feat.lda_mllt.mllt, float64 [D, D, D], of frames [T, D], given each one's pdf-id (int64
+    [T])."""
     total = torch.zeros((features.shape[1],) * 3, dtype=torch.float64)
     for _, one, frames in gmm.by_state(features, pdfs):
         posteriors = one.component_log_likelihoods(frames)[:, 0].softmax(dim=1)
         total += mllt_statistics(frames, posteriors, one.means[0], one.variances[0])
-    return mllt(total, len(features)).float()
+    return total
 
 
 def fmllr_transforms(gmm: DiagonalGmm, features: Sequence[Tensor], labels: Sequence[np.ndarray | None],

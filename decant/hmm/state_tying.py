@@ -13,7 +13,7 @@ import heapq
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,9 +70,9 @@ class DecisionTree:
 
     def label(self, events: np.ndarray) -> np.ndarray:
         """The pdf-id of each event (int64 [T, 4]: left, centre, right phone by their place in `phones`, state)."""
-        kinds, inverse = np.unique(events, axis=0, return_inverse=True)
+        keys, inverse = np.unique(event_keys(events, len(self.phones)), return_inverse=True)
         return np.array([self.pdf((self.phones[left], self.phones[phone], self.phones[right]), state)
-                         for left, phone, right, state in kinds.tolist()])[inverse.reshape(-1)]
+                         for left, phone, right, state in events_of(keys, len(self.phones)).tolist()])[inverse]
 
     def depends_on_context(self, phone: str) -> bool:
         return any(isinstance(self.roots[phone, state], Split) for state in range(num_states(phone)))
@@ -166,20 +166,40 @@ class Statistics:
     moments: np.ndarray
 
 
-def accumulate(utterances: Sequence[tuple[np.ndarray, np.ndarray]], num_phones: int) -> Statistics:
-    """The statistics of (features float32 [T, D], events int64 [T, 4]) of all utterances."""
-    radix = np.array([num_phones**2, num_phones, 1, num_phones**3])
-    keys, inverse = np.unique(np.concatenate([events @ radix for _, events in utterances]), return_inverse=True)
-    moments = np.zeros((len(keys), 1 + 2 * utterances[0][0].shape[1]))
-    start = 0
-    for features, _ in utterances:
-        rows = inverse[start:start + len(features)]
-        start += len(features)
-        order = np.argsort(rows, kind="stable")
-        seen, first = np.unique(rows[order], return_index=True)
-        x = features[order].astype(np.float64)
-        moments[seen] += np.add.reduceat(np.concatenate([np.ones((len(x), 1)), x, x * x], axis=1), first, axis=0)
-    return Statistics(np.stack([keys // r % num_phones for r in radix[:3]] + [keys // radix[3]], axis=1), moments)
+def event_keys(events: np.ndarray, num_phones: int) -> np.ndarray:
+    """Events (int64 [T, 4]: left, centre and right phone, state) as numbers, int64 [T]."""
+    return events @ np.array([num_phones**2, num_phones, 1, num_phones**3])
+
+
+def events_of(keys: np.ndarray, num_phones: int) -> np.ndarray:
+    """What `event_keys` made numbers of."""
+    places = [keys // radix % num_phones for radix in (num_phones**2, num_phones, 1)]
+    return np.stack([*places, keys // num_phones**3], axis=1)
+
+
+def accumulate(utterances: Iterable[tuple[np.ndarray, np.ndarray]], num_phones: int) -> Statistics:
+    """The statistics of (features float32 [T, D], events int64 [T, 4]) of all utterances, of one at least."""
+    return merged([_of_utterance(features, event_keys(events, num_phones), num_phones)
+                   for features, events in utterances], num_phones)
+
+
+def _of_utterance(features: np.ndarray, keys: np.ndarray, num_phones: int) -> Statistics:
+    order = np.argsort(keys, kind="stable")
+    seen, first = np.unique(keys[order], return_index=True)
+    x = features[order].astype(np.float64)
+    moments = np.add.reduceat(np.concatenate([np.ones((len(x), 1)), x, x * x], axis=1), first, axis=0)
+    return Statistics(events_of(seen, num_phones), moments)
+
+
+def merged(parts: Sequence[Statistics], num_phones: int) -> Statistics:
+    """The statistics of the frames of all parts, added up in their order."""
+    keys, place = np.unique(np.concatenate([event_keys(part.events, num_phones) for part in parts]),
+                            return_inverse=True)
+    moments, start = np.zeros((len(keys), parts[0].moments.shape[1])), 0
+    for part in parts:
+        moments[place[start:start + len(part.events)]] += part.moments
+        start += len(part.events)
+    return Statistics(events_of(keys, num_phones), moments)
 
 
 def log_likelihood(moments: np.ndarray, variance_floor: float = 0.01) -> np.ndarray:

@@ -14,7 +14,6 @@ from torch import Tensor
 from decant.feat.cepstra import GmmFeatures
 from decant.files import atomic_path
 from decant.hmm.gmm import DiagonalGmm, QuadraticForm, load_gmm, save_gmm
-from decant.hmm.gmm_training import TrainedGmm
 from decant.hmm.topology import TransitionModel, read_transitions, write_transitions
 from decant.lang.lexicon import Lexicon
 
@@ -53,14 +52,16 @@ def read_system(directory: Path, lexicon: Lexicon) -> MixtureSystem:
     return MixtureSystem(directory.name, gmm, features, read_transitions(directory, lexicon.phones))
 
 
-def write_system(directory: Path, trained: TrainedGmm, features: GmmFeatures, started: float) -> None:
-    """Writes gmm.safetensors, transitions.json, tree.json and, last, timing.json; logs what was reached. started: on
-    the monotonic clock."""
-    directory.mkdir(exist_ok=True)
-    save_gmm(directory, trained.gmm, features, trained.transitions.tree)
-    write_transitions(directory, trained.transitions)
+def write_system(directory: Path, system: MixtureSystem) -> None:
+    """Writes what `read_system` reads: gmm.safetensors, transitions.json, tree.json."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_gmm(directory, system.gmm, system.features, system.transitions.tree)
+    write_transitions(directory, system.transitions)
+
+
+def write_timing(directory: Path, system: MixtureSystem, started: float) -> None:
+    """Writes timing.json, the last file of a finished system, and logs its size. started: on the monotonic clock."""
     with atomic_path(directory / "timing.json") as path:
         path.write_text(json.dumps({"seconds": round(time.monotonic() - started, 1)}) + "\n")
-    log.info("%s: %d pdf-ids, %d Gaussians; %d utterances could not be aligned",
-             directory.name.removesuffix(".partial"), trained.transitions.num_pdfs,
-             int(trained.gmm.num_gaussians.sum()), trained.num_unusable)
+    log.info("%s: %d pdf-ids, %d Gaussians", system.name, system.transitions.num_pdfs,
+             int(system.gmm.num_gaussians.sum()))

@@ -35,10 +35,15 @@ class HmmConfig:
         1.0, "Scale of the log-probabilities of which state follows, once one is left (Kaldi: 1.0).")
     self_loop_scale: float = config_field(
         0.1, "Scale of the log-probabilities of staying in a state and of leaving it (Kaldi: 0.1).")
+    alignment_beam: float = config_field(
+        100.0, "Forced alignment looks at states that are at most so far behind the best one, in natural "
+        "log-probability; where that fails, at four times as many, then at all (0: at once). Kaldi's 10, unscaled.")
 
     def __post_init__(self) -> None:
         if not 0 < self.silence_prob < 1:
             raise ValueError(f"silence_prob is {self.silence_prob}; it has to lie between 0 and 1, both excluded")
+        if self.alignment_beam < 0:
+            raise ValueError(f"alignment_beam is {self.alignment_beam}; it may not be negative (0: no beam)")
 
 
 def initial_transitions(phone: str) -> np.ndarray:

@@ -1,5 +1,8 @@
 """All frames of a split in one array, from which windows are gathered by index: no window is ever copied to disk.
 
+Where there are more than a training shuffles together, they are read in blocks (`training_frames`); else they are
+mapped, or on the GPU.
+
 A folder with `frames.npy` (float16 [N, F]), `offsets.npy` (int64 [U + 1], where each utterance begins), `pdfs.npy`
 (int32 [N], the hard labels) and `utterances.txt`. 2000 hours at 100 frames a second are 58 GB.
 
@@ -7,9 +10,11 @@ The letters: N frames of the split, U utterances, B batch, W frames of a window,
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -17,6 +22,7 @@ from torch import Tensor
 
 from decant.feat.archive import write_int_vectors
 from decant.files import atomic_path, read_array
+from decant.nnet.blocks import BLOCK, Blocks, read_rows, streamed
 from decant.settings import config_field
 
 MOST = 0.8  # share of a GPU's free memory that a store may fill: the rest is for a training
@@ -46,12 +52,14 @@ class FramesConfig:
 
 @dataclass(frozen=True)
 class FrameStore:
-    """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int32 [N]; all on one device."""
+    """frames: float16 [N, F]; offsets: int64 [U + 1]; pdfs: int32 [N]; all on one device. blocks: where windows, and
+    labels, come from in place of these, if they are read in blocks."""
 
     frames: Tensor
     offsets: Tensor
     pdfs: Tensor
     utterances: tuple[str, ...]
+    blocks: tuple[Blocks, Blocks] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -71,10 +79,14 @@ class FrameStore:
         first, last = self.offsets[utterance - 1].unsqueeze(-1), self.offsets[utterance].unsqueeze(-1) - 1
         around = torch.arange(window.start, window.stop, window.step, device=index.device)
         rows = torch.minimum(torch.maximum(index.unsqueeze(-1) + around, first), last)
+        if self.blocks:
+            return self.blocks[0].take(index.flatten(), rows.flatten(0, -2)).view(*rows.shape, -1)
         return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
 
     def labels(self, index: Tensor) -> Tensor:
         """The pdf-ids of the frames `index` (int64 [..., B]): int64 [..., B], on the store's device."""
+        if self.blocks:
+            return self.blocks[1].take(index.flatten()).view(index.shape).long()
         return self.pdfs[self.here(index)].long()
 
     def here(self, x: Tensor) -> Tensor:
@@ -110,51 +122,84 @@ def free_memory(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + held
 
 
-def pack(utterances: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> FrameStore:
-    """A store, in memory, of (name, frames [T, F], pdf-ids [T]). Raises ValueError if their lengths differ, or if a
-    value is not finite in float16."""
-    names, frames, pdfs = [], [], []
+Utterances = Iterable[tuple[str, np.ndarray, np.ndarray]]
+"""(name, frames [T, F], pdf-ids [T]) of each."""
+
+
+def checked(utterances: Utterances) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """The same in float16 and int32. Raises ValueError if lengths differ, a value is not finite in float16, or there
+    are none."""
+    name = None
     for name, x, labels in utterances:
         if len(x) != len(labels):
             raise ValueError(f"utterance {name} has {len(x)} frames and {len(labels)} labels; align again with these "
                              "features")
-        names.append(name)
         with np.errstate(over="ignore"):
-            frames.append(torch.from_numpy(x.astype(np.float16)))
-        if not frames[-1].isfinite().all():
-            frame, feature = np.argwhere(~frames[-1].isfinite().numpy())[0]
+            frames = x.astype(np.float16)
+        if not np.isfinite(frames).all():
+            frame, feature = np.argwhere(~np.isfinite(frames))[0]
             raise ValueError(f"utterance {name}: feature {feature} of frame {frame} is {x[frame, feature]:g}; a frame "
                              "store holds numbers up to 65504; look at its audio and its speaker's, or leave it out")
-        pdfs.append(torch.from_numpy(labels.astype(np.int32)))
-    if not names:
+        yield name, frames, labels.astype(np.int32)
+    if name is None:
         raise ValueError("no utterances to store; look at unusable.txt")
+
+
+def pack(utterances: Utterances) -> FrameStore:
+    """A store, in memory, of these utterances. Raises ValueError as `checked` does."""
+    names, frames, pdfs = zip(*checked(utterances), strict=True)
     offsets = torch.tensor([0] + [len(x) for x in frames]).cumsum(dim=0)
-    return FrameStore(torch.cat(frames), offsets, torch.cat(pdfs), tuple(names))
+    return FrameStore(torch.from_numpy(np.concatenate(frames)), offsets, torch.from_numpy(np.concatenate(pdfs)), names)
+
+
+def write_utterances(directory: Path, utterances: Utterances) -> None:
+    """Writes the files of a store as its utterances come, of which one is in memory at a time. Raises ValueError as
+    `checked` does."""
+    directory.mkdir(parents=True, exist_ok=True)
+    names, ends = [], [0]
+    with (atomic_path(directory / "pdfs.npy") as pdfs_path, atomic_path(directory / "frames.npy") as frames_path,
+          pdfs_path.open("wb") as pdfs_file, frames_path.open("wb") as frames_file):
+        for name, frames, pdfs in checked(utterances):
+            if not names:
+                write_header(frames_file, frames, 0)
+                write_header(pdfs_file, pdfs, 0)
+            frames.tofile(frames_file)
+            pdfs.tofile(pdfs_file)
+            names.append(name)
+            ends.append(ends[-1] + len(frames))
+        write_header(frames_file, frames, ends[-1])
+        write_header(pdfs_file, pdfs, ends[-1])
+    with atomic_path(directory / "offsets.npy") as path:
+        np.save(path, np.array(ends), allow_pickle=False)
+    with atomic_path(directory / "utterances.txt") as path:
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def write_header(file: BinaryIO, like: np.ndarray, num_rows: int) -> None:
+    """The header of a .npy file of so many rows, like those of an array, at the file's beginning; its length does not
+    depend on how many (numpy leaves room for 21 digits)."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(like.dtype),
+                                                "fortran_order": False, "shape": (num_rows, *like.shape[1:])})
 
 
 def write_frame_store(directory: Path, *stores: FrameStore) -> None:
     """Writes the files of one store of all these stores' utterances, in their order."""
-    directory.mkdir(parents=True, exist_ok=True)
-    ends = torch.cat([store.offsets.diff() for store in stores]).cumsum(dim=0)
-    arrays = {"offsets": torch.cat([ends.new_zeros(1), ends]),
-              "pdfs": torch.cat([store.pdfs for store in stores]).int()}
-    for name, array in arrays.items():
-        with atomic_path(directory / f"{name}.npy") as path:
-            np.save(path, array.numpy(), allow_pickle=False)
-    with atomic_path(directory / "frames.npy") as path, path.open("wb") as file:  # store by store: they may fill memory
-        shape = (int(ends[-1]), *stores[0].frames.shape[1:])
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        for store in stores:
-            store.frames.numpy().tofile(file)
-    with atomic_path(directory / "utterances.txt") as path:
-        path.write_text("".join(f"{name}\n" for store in stores for name in store.utterances), encoding="utf-8")
+    write_utterances(directory, ((name, store.frames[rows].numpy(), store.pdfs[rows].numpy())
+                                 for store in stores for name, rows in store.utterance_slices()))
 
 
 def write_labelled_store(directory: Path, *stores: FrameStore) -> None:
     """Writes one store of all these, and its labels as a Kaldi archive, DIRECTORY/ali.scp."""
-    labels = {utterance: store.pdfs[rows].numpy() for store in stores for utterance, rows in store.utterance_slices()}
-    write_int_vectors(directory / "ali", sorted(labels.items()))
     write_frame_store(directory, *stores)
+    write_labels(directory)
+
+
+def write_labels(directory: Path) -> None:
+    """Writes the labels of the store that is in the folder as a Kaldi archive, DIRECTORY/ali.scp."""
+    store = read_frame_store(directory)
+    write_int_vectors(directory / "ali", ((name, store.pdfs[rows].numpy())
+                                          for name, rows in sorted(store.utterance_slices())))
 
 
 def read_frame_store(directory: Path) -> FrameStore:
@@ -166,3 +211,24 @@ def read_frame_store(directory: Path) -> FrameStore:
         raise ValueError(f"{directory}: {found[0]} frames, offsets up to {found[1]}, {found[2]} labels, "
                          f"{found[3]} utterances and {len(names)} names do not fit together; run the stage again")
     return FrameStore(arrays["frames"], arrays["offsets"], arrays["pdfs"], names)
+
+
+def training_frames(directory: Path, device: torch.device, window: range, pool: int,
+                    num_models: int = 1) -> FrameStore:
+    """A store for trainings whose orders shuffle pools of so many frames: on the GPU if it fits there, in blocks that
+    are read from disk if there are more than a pool's (decant.nnet.blocks.streamed), else mapped.
+
+    num_models: side by side, each with an order of its own. In blocks it holds pool * num_models frames in memory.
+    """
+    store = read_frame_store(directory).to(device)
+    if store.device.type != "cpu" or not streamed(len(store), pool):
+        return store
+    return in_blocks(store, directory, window, num_models * (pool // BLOCK))
+
+
+def in_blocks(store: FrameStore, directory: Path, window: range, room: int, block: int = BLOCK) -> FrameStore:
+    """The store of a folder, with as many of its blocks in memory as there is room for."""
+    frames, pdfs = (Blocks(partial(read_rows, read_array(directory / f"{name}.npy")), len(store), room, before, after,
+                           block)
+                    for name, before, after in (("frames", max(0, -window[0]), max(0, window[-1])), ("pdfs", 0, 0)))
+    return replace(store, blocks=(frames, pdfs))

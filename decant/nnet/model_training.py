@@ -47,8 +47,8 @@ def read_task(alignment: Path, fbank: Path, device: torch.device) -> NetworkTask
 def train_new_models(task: NetworkTask, sizes: AcousticModelConfig, seeds: Sequence[int], num_frames: int,
                      objective: Objective, config: TrainingConfig, folders: Sequence[Path]) -> None:
     """`train_models` from random weights, on all frames in a random order, both by each model's seed."""
-    train_models(task, [task.new_model(sizes, seed) for seed in seeds], [Shuffled(num_frames, seed) for seed in seeds],
-                 objective, config, folders)
+    train_models(task, [task.new_model(sizes, seed) for seed in seeds],
+                 [Shuffled(num_frames, seed, config.shuffle_frames) for seed in seeds], objective, config, folders)
 
 
 def train_models(task: NetworkTask, models: Sequence[AcousticModel], orders: Sequence[FrameOrder],

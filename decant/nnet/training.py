@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from decant.nnet import data_parallel
 from decant.nnet.acoustic_model import AcousticModel, SideBySide
+from decant.nnet.blocks import BLOCK, POOL
 from decant.nnet.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from decant.nnet.frame_store import FrameStore
 from decant.nnet.minibatches import FrameOrder, minibatches, read_ahead, read_to
@@ -46,6 +47,9 @@ class TrainingConfig:
     threads: int = config_field(1, "Threads of a model's training on a CPU.", changes="rounding")
     precision: str = config_field(
         "auto", "Of matrix products: float32, bfloat16, or auto, which is bfloat16 where the hardware has it.")
+    shuffle_frames: int = config_field(
+        POOL, "Frames shuffled together; of more, pools of so many are filled with random blocks of 65,536, shuffled, "
+        "and held in memory one after the other.")
     dev_epochs: int = config_field(1, "Epochs between looks at dev; the weights that are best there are kept.")
     checkpoint_steps: int = config_field(
         1000, "Steps between checkpoints; there is one at the end of every epoch too.", changes="nothing")
@@ -62,6 +66,8 @@ class TrainingConfig:
                              "from 0 to below 1, the decay not negative")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed is {self.seed}; it has to be from 0 to {2**31 - 1}")
+        if self.shuffle_frames < BLOCK:
+            raise ValueError(f"shuffle_frames is {self.shuffle_frames}; it has to be at least {BLOCK}, a block")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing:g}; it has to be 0 or more, and less than 1")
         check_precision(self.precision)
@@ -79,7 +85,8 @@ def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
 def logits_of(model: AcousticModel | SideBySide, store: FrameStore,
               batch_size: int = 4096) -> Iterator[tuple[Tensor, Tensor]]:
     """(indices int64 [B], their logits [B, S]; of M models side by side [M, B, S]) of all frames of a store in turn."""
-    for part in torch.arange(len(store), device=store.device).split(batch_size):
+    for first in range(0, len(store), batch_size):
+        part = torch.arange(first, min(first + batch_size, len(store)), device=store.device)
         windows = store.windows(part, model.config.window)
         if isinstance(model, SideBySide):
             windows = windows.expand(model.num_models, *windows.shape)

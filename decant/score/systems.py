@@ -89,7 +89,7 @@ def _mixture_frames(experiment: Experiment, system: System, split: str) -> Itera
     _, seen = load_gmm(system.states)
     speakers = read_transforms(experiment.alignment(split) / "fmllr") if seen.adapted else None
     features = read_filterbanks(experiment.fbank(split)).for_mixtures(seen, speakers)
-    return ((utterance, x.numpy()) for utterance, x in features.items())
+    return ((utterance, x.numpy()) for utterance, x in features)
 
 
 def parameters(system: System) -> int:

@@ -75,8 +75,9 @@ class Adaptation:
         spoken = [utterance for utterance in features if words[utterance]]
         transforms = {speaker_of[utterance]: identity(x.shape[1]) for utterance, x in features.items()}
         graphs = [state_graph(words[utterance], self.lexicon, self.before.transitions) for utterance in spoken]
+        beam = self.before.transitions.config.alignment_beam
         paths = align(graphs, [features[utterance] for utterance in spoken], self.before.form.log_likelihoods,
-                      self.jobs)
+                      self.jobs, beam)
         transitions = self.adapted.transitions
         index = {phone: i for i, phone in enumerate(self.lexicon.phones)}
         labels = {utterance: transitions.tree.label(graph.events(path.states, index))
@@ -85,7 +86,7 @@ class Adaptation:
         for number in range(self.passes):
             if number:
                 paths = align(graphs, [features[utterance] for utterance in spoken], self.adapted.form.log_likelihoods,
-                              self.jobs)
+                              self.jobs, beam)
                 labels = {utterance: path.pdfs for utterance, path in zip(spoken, paths, strict=True) if path}
             more = fmllr_transforms(self.adapted.gmm, list(features.values()),
                                     [labels.get(utterance) for utterance in features],

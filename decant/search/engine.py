@@ -26,16 +26,16 @@ class Engine:
     scratch: Path = Path()
 
     def align(self, graphs: Mapping[str, StateGraph], features: Mapping[str, Tensor], log_likelihoods: LogLikelihoods,
-              jobs: int) -> dict[str, np.ndarray]:
+              jobs: int, beam: float = 0.0) -> dict[str, np.ndarray]:
         """The best path's pdf-ids (int64 [T]) of every utterance of which a path reaches the end, in the graphs' order.
 
-        features, log_likelihoods and jobs: as in decant.hmm.alignment.align.
+        features, log_likelihoods, jobs and beam: as in decant.hmm.alignment.align; k2's paths are exact.
         """
         features = {utterance: features[utterance] for utterance in graphs}
         if self.name == "k2":
             found = k2_engine.align(graphs, features, log_likelihoods, self.device, self.scratch)
         else:
-            paths = align(list(graphs.values()), list(features.values()), log_likelihoods, jobs)
+            paths = align(list(graphs.values()), list(features.values()), log_likelihoods, jobs, beam)
             found = {utterance: None if path is None else path.pdfs
                      for utterance, path in zip(graphs, paths, strict=True)}
         return {utterance: pdfs for utterance, pdfs in found.items() if pdfs is not None}

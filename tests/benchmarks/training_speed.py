@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from decant.distill.mixing import mixture
+from decant.distill.mixing import Mixture
 from decant.distill.soft_targets import (
     DistillationConfig,
     SoftTargetsConfig,
@@ -178,7 +178,7 @@ def measure_soft(folder: Path, model: AcousticModel, store: FrameStore, step: Ca
     finish_pass(folder, 0, made_from([model], part, config))
     targets = read_soft_targets(folder, 0, 5.0, made_from([model], part, config), check=True)
     size = (folder / "pass_0" / "shard_0.npy").stat().st_size
-    index, mixed, device = torch.randint(4096, (batch_size,)), mixture(4096, 1), store.device
+    index, mixed, device = torch.randint(4096, (batch_size,)), Mixture(4096, 1), store.device
     objective = soft_labels(part, model.config.window, lambda epoch: (mixed, targets), 5.0, DistillationConfig())
     read = partial(read_to, device, objective.read, index, 0)
     minibatch = read()
