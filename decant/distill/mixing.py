@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decant.nnet.blocks import BLOCK, POOL, Blocks
 from decant.nnet.frame_store import FrameStore
-from decant.nnet.minibatches import permutation, random_seed
+from decant.nnet.minibatches import random_seed
 
 SEED = 20150309  # of all mixtures: one set of targets serves students of every seed and temperature
 
