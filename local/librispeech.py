@@ -26,6 +26,8 @@ from steps.stage_program import Stage, logger, run_step
 # Hours, of the paper's table 1; of the mini corpus, of its name.
 HOURS = {"dev-clean": 5.4, "dev-other": 5.3, "test-clean": 5.4, "test-other": 5.1, "train-clean-100": 100.6,
          "train-clean-360": 363.6, "train-other-500": 496.7, "train-clean-5": 5.0, "dev-clean-2": 2.0}
+NGRAMS = {"3-gram.pruned.3e-7.arpa.gz": 1.5e6, "3-gram.pruned.1e-7.arpa.gz": 3.7e6, "3-gram.arpa.gz": 82e6,
+          "4-gram.arpa.gz": 146e6}  # by their files' sizes
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,18 @@ class CorpusConfig:
         train, dev, test = (sum(HOURS[name] for name in names) for names in (self.train, self.dev, self.test))
         taken = 0.0 if self.dev else train / self.dev_readers_in
         return {"train": train - taken, "dev": dev or taken, "test": test}
+
+    @property
+    def ngrams(self) -> float | None:
+        """N-grams of a published LM; None where another is meant."""
+        return NGRAMS.get(self.lm)
+
+    @property
+    def download_bytes(self) -> int:
+        """Of the subsets' archives, as far as they are published."""
+        published = openslr.published()
+        return sum(published[archive][1].size for subset in (*self.train, *self.dev, *self.test)
+                   if (archive := f"{subset}.tar.gz") in published)
 
 
 def main(stage: Stage) -> None:

@@ -11,8 +11,8 @@ FOLDER = "LibriSpeech"  # what every archive holds
 
 
 def find_root(corpus: Path, subsets: Sequence[str]) -> Path:
-    """The folder that holds the subsets: `corpus`, or LibriSpeech in it. Raises FileNotFoundError saying which subset is
-    not there, and which are."""
+    """The folder that holds the subsets: `corpus`, or LibriSpeech in it. Raises FileNotFoundError saying which subset
+    is not there, and which are."""
     roots = [root for root in (corpus, corpus / FOLDER) if any((root / subset).is_dir() for subset in subsets)]
     for subset in subsets:
         if not roots or not (roots[0] / subset).is_dir():

@@ -98,7 +98,7 @@ def test_any_subsets_serve_for_train_dev_and_test(root, tmp_path):
         "train": [("7-1-0000", "7-1"), ("8-2-0000", "8-2")], "test_dev_other": [("9-1-0000", "9-1")]}
 
 
-def test_the_corpus_is_the_folder_or_the_folder_around_it_and_missing_subsets_are_named_with_those_there(root, tmp_path):
+def test_the_corpus_may_be_the_folder_around_it_and_a_missing_subset_is_named_with_those_there(root, tmp_path):
     assert find_root(tmp_path, ["test-clean"]) == find_root(root, ["test-clean"]) == root
     there = "found are test-clean, test-other, train-clean-100; name these in data.train"
     for corpus in (tmp_path, root):
