@@ -11,17 +11,12 @@ an4.sha256 pins the corpus: the SHA-256 of each recording's samples (16-bit litt
 of each file used in etc/. A folder given with --corpus is checked against it as a download is.
 """
 
-import gzip
 import hashlib
-import http.client
 import re
-import tarfile
-import tempfile
-import urllib.request
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from decant import download
 from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, write_data_dir
 from decant.files import atomic_path
@@ -76,25 +71,18 @@ def fetch(url: str, directory: Path) -> Path:
     corpus, archive = directory / f"an4-{REVISION}", directory / f"an4-{REVISION}.tar.gz"
     if corpus.is_dir():
         return corpus
-    directory.mkdir(parents=True, exist_ok=True)
-    if not archive.exists():
-        try:
-            with urllib.request.urlopen(url, timeout=60) as answer, atomic_path(archive) as path:
-                with path.open("wb") as file:
-                    for block in progress(iter(lambda: answer.read(2**20), b""), None, "AN4, megabytes fetched"):
-                        file.write(block)
-        except (OSError, http.client.HTTPException) as error:
-            raise ValueError(f"{url}: cannot be fetched ({error}); fetch and unpack it on a machine with a network, "
-                             "and give the folder that holds etc/ and wav/ as --corpus") from error
-    with tempfile.TemporaryDirectory(dir=directory) as temporary:
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(temporary, filter="data")  # refuses members that would land elsewhere
-            (Path(temporary) / corpus.name).rename(corpus)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
-            archive.unlink()
-            raise ValueError(f"{url}: not the archive that was expected ({error}); it has been removed: run again to "
-                             "fetch it again, or give the corpus as --corpus") from error
+    try:
+        download.fetch(url, archive)
+    except ValueError as error:
+        raise ValueError(f"{error}; fetch and unpack it on a machine with a network, and give the folder that holds "
+                         "etc/ and wav/ as --corpus") from error
+    try:
+        with download.unpacked(archive) as folder:
+            (folder / corpus.name).rename(corpus)
+    except (ValueError, FileNotFoundError) as error:
+        archive.unlink()
+        raise ValueError(f"{url}: not the archive that was expected ({error}); it has been removed: run again to "
+                         "fetch it again, or give the corpus as --corpus") from error
     archive.unlink()
     return corpus
 

@@ -15,6 +15,7 @@ from decant.config import read_tables, write_tables
 from decant.search.k2_engine import check_python
 from decant.settings import neutral
 from steps.lock import take_lock
+from steps.plan import plan
 from steps.stage_record import verify
 from steps.tables import SHARED_TABLES, check_together, resolve_paths
 from steps.usage import option_parser, usage
@@ -46,6 +47,9 @@ def main() -> None:
     check_together(configured, conf, options.processes)
     config = resolve_paths(configured, here)
     exp = (here / options.exp if options.exp else Path(f"exp/{recipe}")).resolve()
+    if options.plan:
+        print(plan(configured, options, exp, Path(script)), end="")
+        return
     if options.verify:
         sys.exit(1 if verify(exp) else 0)
     run = {"exp": str(exp), "stage": options.stage, "stop_stage": options.stop_stage, "list": options.list,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from decant.distill.soft_targets import SoftTargetsConfig
-from decant.distill.unlabelled import labelled_by, read_unlabelled
+from decant.distill.unlabelled import read_unlabelled, write_labelled_by
 from decant.feat.archive import write_matrices
 from decant.feat.data_dir import UtterancesConfig, check_unusable, read_data_dir
 from decant.feat.fbank import compute_fbank_dir, read_fbank_config
@@ -37,9 +37,10 @@ def label_unlabelled(stage: Stage, teachers: tuple[Path, ...]) -> None:
     filterbanks = read_filterbanks(out)
     transforms = find_transforms(stage, out) if frames.features == "fmllr" else None
     torch.set_num_threads(stage.jobs)
-    new = labelled_by(load_models(teachers, stage.device), for_networks(stage, filterbanks, transforms), config,
-                      stage.device)
+    new = write_labelled_by(out / "frames", load_models(teachers, stage.device),
+                            for_networks(stage, filterbanks, transforms), config, stage.device)
     write_frame_store(store, train, new)
+    shutil.rmtree(out / "frames")
     logger.info("%s: %d frames of %d utterances, beside %d of train", data, len(new), len(new.utterances), len(train))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from decant.distill.ensemble import EnsembleConfig
+from decant.distill.needs import of_soft_targets, read_frames
 from decant.distill.soft_targets import SoftTargetsConfig, finish_pass, made_from, num_shards, write_shard
 from decant.nnet import data_parallel
-from decant.nnet.acoustic_model import AcousticModel
+from decant.nnet.acoustic_model import AcousticModel, load_model
 from decant.nnet.frame_store import FrameStore, read_frame_store
 from decant.nnet.model_training import load_models
 from decant.parallel import parallel_map
@@ -43,6 +44,9 @@ def write_soft_targets(stage: Stage, teachers: tuple[Path, ...], generation: int
     [config] = stage.config(soft_targets=SoftTargetsConfig)
     frames = stage.experiment.student_frames(bool(config.unlabelled))
     source, directory = sources(stage, teachers), stage.experiment.soft_targets(generation)
+    directory.mkdir(exist_ok=True)
+    of_soft_targets(read_frames(frames, stage.experiment.states), load_model(teachers[0])[0].config, config,
+                    len(teachers), stage.model_jobs).announce(directory)
     passes = range(config.passes(source["num_frames"]))
     todo = [(stage, teachers, frames, directory, number, shard) for number in passes
             for shard in range(num_shards(source["num_frames"], config.shard_frames))]

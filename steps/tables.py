@@ -23,6 +23,7 @@ from decant.nnet.training import TrainingConfig
 from decant.score.scoring import ScoringConfig
 from decant.search.adaptation import AdaptationConfig
 from decant.search.beam_search import SearchConfig
+from steps.stage_record import file_hash
 
 SHARED_TABLES = {
     "utterances": UtterancesConfig, "lexicon": LexiconConfig, "language_model": LanguageModelConfig,
@@ -53,12 +54,15 @@ def resolve_paths(configured: dict[str, Any], here: Path) -> dict[str, dict]:
     """The tables' fields, for the fingerprints of stages; paths, in `configured` too, as of the folder `here` and with
     what stands there, which is what counts."""
     config = {name: asdict(table) for name, table in configured.items()}
-    for table, field, content in (("state_tying", "questions", Path.read_bytes),
-                                  ("soft_targets", "unlabelled", audio_of)):
+    named = [("data", field, file_hash) for field in getattr(configured["data"], "files", ())]
+    for table, field, digest in (("state_tying", "questions", file_hash), *named,
+                                 ("soft_targets", "unlabelled", lambda p: hashlib.sha256(audio_of(p)).hexdigest())):
         if given := getattr(configured[table], field):
             path = (here / given).resolve()
+            if digest is file_hash and not path.is_file():
+                raise FileNotFoundError(f"{table}.{field}: there is no file {path}; --help {table} says what it can be")
             configured[table] = replace(configured[table], **{field: str(path)})
-            config[table][field] = f"{path} (SHA-256 {hashlib.sha256(content(path)).hexdigest()})"
+            config[table][field] = f"{path} (SHA-256 {digest(path)})"
     return config
 
 

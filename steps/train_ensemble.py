@@ -1,8 +1,10 @@
 """Stage 8: the other members of the ensemble, several at a time where the machine allows."""
 
+import math
 from collections.abc import Sequence
 
 from decant.distill.ensemble import EnsembleConfig
+from decant.distill.needs import of_trainings, read_frames
 from decant.experiment import training_seed
 from decant.nnet.acoustic_model import AcousticModelConfig
 from decant.nnet.frame_store import training_frames
@@ -11,6 +13,14 @@ from decant.nnet.objectives import hard_labels
 from decant.nnet.training import TrainingConfig
 from decant.parallel import parallel_map
 from steps.stage_program import Stage, run_step
+
+
+def announce_members(stage: Stage, networks: int, side_by_side: int) -> None:
+    """Says what their training needs, and sees that there is room on the disk."""
+    sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
+    frames = read_frames(stage.experiment.alignment("train"), stage.experiment.states)
+    at_a_time = min(stage.model_jobs, math.ceil(networks / side_by_side))
+    of_trainings(frames, sizes, config, networks, at_a_time, side_by_side).announce(stage.out)
 
 
 def train_members(stage: Stage, numbers: Sequence[int]) -> None:
@@ -28,6 +38,7 @@ def train_members(stage: Stage, numbers: Sequence[int]) -> None:
 def main(stage: Stage) -> None:
     [config] = stage.config(ensemble=EnsembleConfig)
     numbers = range(2, config.num_members + 1)
+    announce_members(stage, len(numbers), min(config.side_by_side, len(numbers)))
     groups = [numbers[n:n + config.side_by_side] for n in range(0, len(numbers), config.side_by_side)]
     for _ in parallel_map(train_members, [(stage, group) for group in groups], stage.model_jobs, "members"):
         pass

@@ -1,7 +1,11 @@
 """Stage 11: soft targets as regularisers (paper, section 6): networks on a small share of the training utterances, with
 their hard labels, or with what the baseline says about them."""
 
+import math
+from dataclasses import replace
+
 from decant.distill.mixing import Mixture
+from decant.distill.needs import of_trainings, read_frames
 from decant.distill.regularization import RegularizationConfig, share_of
 from decant.distill.soft_targets import DistillationConfig, LiveTargets, SoftTargetsConfig
 from decant.distill.students import soft_labels
@@ -36,8 +40,18 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
                      [experiment.regularized(targets, seed)])
 
 
+def announce(stage: Stage, config: RegularizationConfig) -> None:
+    """Says what all of them need, and sees that there is room on the disk."""
+    sizes, training = stage.config(acoustic_model=AcousticModelConfig, soft_regularization_training=TrainingConfig)
+    frames = read_frames(stage.experiment.alignment("train"), stage.experiment.states)
+    few = replace(frames, num_frames=math.ceil(config.share * frames.num_frames))
+    at_a_time = min(stage.model_jobs, 2 * config.num_seeds)
+    of_trainings(few, sizes, training, 2 * config.num_seeds, at_a_time, live_members=1).announce(stage.out)
+
+
 def main(stage: Stage) -> None:
     [config] = stage.config(regularization=RegularizationConfig)
+    announce(stage, config)
     runs = [(stage, targets, seed) for targets in ("soft", "hard") for seed in range(1, config.num_seeds + 1)]
     for _ in parallel_map(train_on_share, runs, stage.model_jobs, "regularization"):
         pass

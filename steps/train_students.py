@@ -6,11 +6,14 @@ from pathlib import Path
 from statistics import fmean
 
 from decant.distill.ensemble import EnsembleConfig
+from decant.distill.needs import of_students, read_frames
 from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig, read_soft_targets
 from decant.experiment import Run
 from decant.files import atomic_path
 from decant.nnet import data_parallel
+from decant.nnet.acoustic_model import AcousticModelConfig
 from decant.nnet.model_training import best_dev_accuracy
+from decant.nnet.training import TrainingConfig
 from decant.parallel import parallel_map
 from steps.make_soft_targets import sources, write_soft_targets
 from steps.stage_program import Stage, logger, run_step
@@ -38,7 +41,17 @@ def train_students(stage: Stage, runs: list[Run], teachers: tuple[Path, ...], so
     return [stage.experiment.student(run) for run in runs]
 
 
+def announce(stage: Stage) -> None:
+    """Says what all students need, and sees that there is room on the disk."""
+    sizes, teaching, config, training, ensemble = stage.config(
+        acoustic_model=AcousticModelConfig, soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
+        student_training=TrainingConfig, ensemble=EnsembleConfig)
+    frames = read_frames(stage.experiment.student_frames(bool(teaching.unlabelled)), stage.experiment.states)
+    of_students(frames, sizes, training, teaching, config, ensemble.num_members, stage.model_jobs).announce(stage.out)
+
+
 def main(stage: Stage) -> None:
+    announce(stage)
     teaching, config, ensemble = stage.config(soft_targets=SoftTargetsConfig, distillation=DistillationConfig,
                                               ensemble=EnsembleConfig)
     teachers = tuple(stage.experiment.members(ensemble.num_members))

@@ -26,6 +26,10 @@ def option_parser(script: str, recipe: str) -> argparse.ArgumentParser:
     parser.add_argument("--stage", type=int, metavar="N", help="run again from this stage on, done or not")
     parser.add_argument("--stop-stage", type=int, default=99, metavar="N", help="the last stage to run")
     parser.add_argument("--list", action="store_true", help="print the stages and their state, run nothing")
+    parser.add_argument("--plan", action="store_true",
+                        help="print what each stage will need in disk, memory and hours, run nothing")
+    parser.add_argument("--plan-hours", type=float, nargs="+", metavar="H",
+                        help="hours of train, dev and test that --plan is for [the corpus's]")
     parser.add_argument("--verify", action="store_true",
                         help="read what the stages wrote again, run nothing; exit status 1 if a file has changed")
     parser.add_argument("--corpus", default="", metavar="DIR",

@@ -1,10 +1,20 @@
 import re
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
-from decant.nnet.frame_store import FramesConfig, free_memory, pack, read_frame_store, write_frame_store
+from decant.feat.archive import read_int_vectors
+from decant.nnet.frame_store import (
+    FramesConfig,
+    free_memory,
+    pack,
+    read_frame_store,
+    write_frame_store,
+    write_labels,
+    write_utterances,
+)
 
 
 @pytest.fixture
@@ -44,6 +54,42 @@ def test_stores_one_after_the_other_keep_their_utterances_apart(folder):
     both = read_frame_store(folder / "both")
     assert both.utterances == ("a", "b", "c") and both.pdfs.tolist() == [4, 5, 6, 7, 8, 1, 2]
     assert both.windows(torch.tensor([4, 5]), range(-1, 2))[:, :, 0].tolist() == [[10, 11, 11], [20, 20, 21]]
+
+
+def test_a_store_is_written_as_its_utterances_come_one_in_memory_at_a_time(tmp_path):
+    alive, most = set(), 0
+
+    def utterances():
+        nonlocal most
+        for number in range(20):
+            frames = np.full((number % 3 + 1, 2), number, np.float32)
+            weakref.finalize(frames, alive.discard, number)
+            alive.add(number)
+            most = max(most, len(alive))
+            yield f"u{number:02d}", frames, np.full(len(frames), number)
+            del frames
+
+    write_utterances(tmp_path, utterances())
+    store = read_frame_store(tmp_path)
+    assert most <= 3 and len(store) == 39 and store.pdfs.dtype == torch.int32
+    assert all((store.frames[rows] == number).all() and (store.pdfs[rows] == number).all()
+               for number, (_, rows) in enumerate(store.utterance_slices()))
+
+
+def test_a_store_that_is_refused_leaves_the_one_before(folder):
+    with pytest.raises(ValueError, match="utterance b: feature 0 of frame 0 is nan"):
+        write_utterances(folder, [("a", np.zeros((2, 1)), np.zeros(2)), ("b", np.full((1, 1), np.nan), np.zeros(1))])
+    with pytest.raises(ValueError, match="no utterances to store"):
+        write_utterances(folder, [])
+    assert read_frame_store(folder).utterances == ("a", "b") and not list(folder.glob(".*"))
+
+
+def test_the_labels_of_a_store_are_an_archive_sorted_by_name(tmp_path):
+    write_utterances(tmp_path, [(name, np.zeros((2, 1)), np.array(labels)) for name, labels in (("b", [1, 2]),
+                                                                                                 ("a", [3, 4]))])
+    write_labels(tmp_path)
+    assert [(name, labels.tolist()) for name, labels in read_int_vectors(tmp_path / "ali.scp")] == [
+        ("a", [3, 4]), ("b", [1, 2])]
 
 
 def test_a_store_that_a_gpu_has_no_room_for_stays_where_it_is(folder, monkeypatch, caplog):

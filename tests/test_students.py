@@ -14,7 +14,8 @@ def test_a_student_learns_the_teachers_answer_to_its_epochs_mixture_and_both_fra
                             DistillationConfig(soft_target_weight=0.7, hard_label_weight=0.5))
     for epoch in (0, 1, 2, 1):
         mixed = Mixture(len(store), epoch)
-        weight, partner = mixed.weight[index][:, None], mixed.partner[index]
+        partner, weight = mixed.partners(index)
+        weight = weight[:, None]
         own, other = (store.windows(frames, SIZES.window).float() for frames in (index, partner))
         windows = weight[:, :, None] * own + (1 - weight[:, :, None]) * other
         labels = weight * one_hot(store.labels(index), 2) + (1 - weight) * one_hot(store.labels(partner), 2)

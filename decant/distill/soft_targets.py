@@ -44,7 +44,8 @@ class SoftTargetsConfig:
         (1.0, 2.0, 5.0, 10.0), "A student each; dev chooses one.", paper=(1.0, 2.0, 5.0, 10.0))
     num_passes: int = config_field(
         0, "Passes over the training frames with targets of their own; further ones mix frames "
-        "(decant/distill/mixing.py). 0: 8 of up to 8,388,608 frames (23 hours), 1 of more, for the disk's sake.", paper=1)
+        "(decant/distill/mixing.py). 0: 8 of up to 8,388,608 frames (23 hours), 1 of more, for the disk's sake.",
+        paper=1)
     teacher: str = config_field(
         "geometric", "The mean of the members' logits; or arithmetic: of their distributions, softened after.")
     num_states: int = config_field(20, "States of a frame that keep a probability of their own; the others share one.")

@@ -10,7 +10,7 @@ import torch
 from decant.distill.soft_targets import SoftTargetsConfig, teacher_logits
 from decant.feat.data_dir import Utterance, check_disjoint_speakers, read_data_dir
 from decant.nnet.acoustic_model import AcousticModel
-from decant.nnet.frame_store import FrameStore, pack
+from decant.nnet.frame_store import FrameStore, read_frame_store, write_utterances
 from decant.progress import progress
 
 
@@ -26,15 +26,21 @@ def read_unlabelled(data: Path, train: Sequence[str], others: Mapping[str, Itera
     return utterances
 
 
-def labelled_by(models: list[AcousticModel], frames: Iterable[tuple[str, np.ndarray]], config: SoftTargetsConfig,
-                device: torch.device) -> FrameStore:
-    """A store of (utterance, frames [T, F]) whose hard labels are what the models find most probable together."""
-    store = pack((utterance, x, np.zeros(len(x))) for utterance, x in frames)
+def write_labelled_by(directory: Path, models: list[AcousticModel], frames: Iterable[tuple[str, np.ndarray]],
+                      config: SoftTargetsConfig, device: torch.device) -> FrameStore:
+    """Writes a store of (utterance, frames [T, F]), one utterance in memory at a time, and returns it with the hard
+    labels that the models find most probable together, which are not written."""
+    write_utterances(directory, ((utterance, x, np.zeros(len(x))) for utterance, x in frames))
+    store = read_frame_store(directory)
     return replace(store, pdfs=most_probable(models, store.to(device), config))
 
 
 def most_probable(models: list[AcousticModel], store: FrameStore, config: SoftTargetsConfig) -> torch.Tensor:
-    """The pdf-id that the models find most probable at every frame of a store: int64 [N], on the CPU."""
-    parts = torch.arange(len(store), device=store.device).split(4096)
-    return torch.cat([teacher_logits(models, store.windows(part, models[0].config.window), config).argmax(dim=1).cpu()
-                      for part in progress(parts, len(parts), "labels")])
+    """The pdf-id that the models find most probable at every frame of a store: int32 [N], on the CPU."""
+    labels = torch.empty(len(store), dtype=torch.int32)
+    firsts = range(0, len(store), 4096)
+    for first in progress(firsts, len(firsts), "labels"):
+        part = torch.arange(first, min(first + 4096, len(store)), device=store.device)
+        windows = store.windows(part, models[0].config.window)
+        labels[first:first + len(part)] = teacher_logits(models, windows, config).argmax(dim=1)
+    return labels

@@ -129,7 +129,8 @@ def num_parameters(model: nn.Module) -> int:
 
 def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
     """Log of the labels' relative frequencies: float32 [S]; a state that never occurs counts as half a frame."""
-    counts = sum(torch.bincount(part, minlength=num_pdfs) for part in pdfs.split(2**24))  # it takes 8 bytes of each
+    parts = pdfs.split(2**24)  # each takes memory by itself
+    counts = torch.stack([torch.bincount(part, minlength=num_pdfs) for part in parts]).sum(dim=0)
     counts = counts.double().clamp(min=0.5)
     return (counts / counts.sum()).log().float()
 

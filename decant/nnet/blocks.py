@@ -24,7 +24,7 @@ def streamed(num_frames: int, pool: int) -> bool:
 def read_rows(array: np.ndarray, first: int, end: int) -> np.ndarray:
     """Rows of a mapped .npy file (decant.files.read_array) read, not mapped: mapped ones would stay in memory as long
     as the system likes. Raises ValueError naming the file if it ends before."""
-    if not isinstance(array, np.memmap):
+    if not isinstance(array, np.memmap) or array.filename is None:
         return array[first:end]
     rows = np.fromfile(array.filename, array.dtype, (end - first) * array[0].size,
                        offset=array.offset + first * array.strides[0])
@@ -69,7 +69,7 @@ class Blocks:
         return taken[:, 0] if rows is None else taken
 
     def load(self, blocks: np.ndarray) -> int:
-        """Sees that as many of these blocks, from the first on, are in memory as there is room for; returns how many."""
+        """Sees that as many of these blocks, from the first on, are in memory as have room; returns how many."""
         self.clock += 1
         slots = self.slot_of[blocks]
         if slots.min() >= 0:

@@ -156,7 +156,8 @@ def write_utterances(directory: Path, utterances: Utterances) -> None:
     """Writes the files of a store as its utterances come, of which one is in memory at a time. Raises ValueError as
     `checked` does."""
     directory.mkdir(parents=True, exist_ok=True)
-    names, ends = [], [0]
+    names: list[str] = []
+    ends = [0]
     with (atomic_path(directory / "pdfs.npy") as pdfs_path, atomic_path(directory / "frames.npy") as frames_path,
           pdfs_path.open("wb") as pdfs_file, frames_path.open("wb") as frames_file):
         for name, frames, pdfs in checked(utterances):

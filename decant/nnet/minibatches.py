@@ -32,9 +32,9 @@ class FrameOrder(Protocol):
 class Shuffled:
     """All frames, each once, in an order that is a function of seed and epoch.
 
-    Up to `pool` frames any order is as likely as any other. Of more, blocks of contiguous frames, in a random order, are
-    taken together to pools, and each pool is shuffled by itself: its frames can be read block by block, and no order of
-    all frames is ever in memory.
+    Up to `pool` frames any order is as likely as any other. Of more, blocks of contiguous frames, in a random order,
+    are taken together to pools, and each pool is shuffled by itself: its frames can be read block by block, and no
+    order of all frames is ever in memory.
     """
 
     num_frames: int
