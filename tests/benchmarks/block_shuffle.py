@@ -91,7 +91,8 @@ def forget(directory: Path) -> None:
 
 
 def read_minibatches(directory: Path, pool: int, seconds: float) -> dict[str, float]:
-    """Frames a second, from the second minibatch on; how long the first one takes; memory beside that at the start."""
+    """Frames a second and frames a second of the processor's, from the second minibatch on; how long the first one
+    takes; memory beside that at the start."""
     torch.set_num_threads(1)
     before, started = memory(), time.perf_counter()
     store = training_frames(directory, torch.device("cpu"), WINDOW, pool)
@@ -99,12 +100,14 @@ def read_minibatches(directory: Path, pool: int, seconds: float) -> dict[str, fl
     indices = (index for _, index, _ in minibatches([Shuffled(len(store), 1, pool)], 512, 1, 0))
     read(next(indices), 0)
     first, frames, started = time.perf_counter() - started, 0, time.perf_counter()
+    busy = time.process_time()
     for index in islice(indices, 10_000_000):
         read(index, 0)
         frames += len(index)
         if time.perf_counter() - started > seconds:
             break
-    return {"rate": frames / (time.perf_counter() - started), "first": first, "memory": memory() - before}
+    return {"rate": frames / (time.perf_counter() - started), "busy": frames / (time.process_time() - busy),
+            "first": first, "memory": memory() - before}
 
 
 def memory() -> int:
@@ -122,8 +125,9 @@ def speed(given: argparse.Namespace) -> None:
                 forget(Path(folder) / "store")
             found = process.apply(read_minibatches, (Path(folder) / "store", pool, given.seconds))
             rates.append(found["rate"])
-            print(f"{given.frames} frames, {what}: {found['rate']:,.0f} frames/s, the first minibatch after "
-                  f"{found['first']:.1f} s, {found['memory'] / 1e9:.2f} GB of memory", flush=True)
+            print(f"{given.frames} frames, {what}: {found['rate']:,.0f} frames/s ({found['busy']:,.0f} a CPU second), "
+                  f"the first minibatch after {found['first']:.1f} s, {found['memory'] / 1e9:.2f} GB of memory",
+                  flush=True)
     print(f"in pools: {rates[1] / rates[0]:.2f} times as many frames/s")
 
 
