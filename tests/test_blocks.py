@@ -48,6 +48,13 @@ def test_windows_and_labels_from_blocks_are_those_gathered_from_all_frames(folde
         assert torch.equal(read.labels(index), mapped.labels(index)) and read.labels(index).dtype == torch.int64
 
 
+def test_a_window_wider_than_what_blocks_are_read_for_is_refused(folder):
+    read = in_blocks(read_frame_store(folder), folder, range(-2, 2), room=1, block=8)
+    for window in (range(-3, 2), range(-2, 3)):
+        with pytest.raises(ValueError, match="wider than the window that these frames are read for"):
+            read.windows(torch.arange(3), window)
+
+
 def test_an_epoch_reads_every_block_once_from_its_first_row_to_its_last():
     reads, array = [], np.arange(100)
     kept = Blocks(counting(array, reads), 100, room=3, before=2, after=1, block=8)

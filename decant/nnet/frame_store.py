@@ -80,6 +80,8 @@ class FrameStore:
         around = torch.arange(window.start, window.stop, window.step, device=index.device)
         rows = torch.minimum(torch.maximum(index.unsqueeze(-1) + around, first), last)
         if self.blocks:
+            if -window[0] > self.blocks[0].before or window[-1] > self.blocks[0].after:
+                raise ValueError(f"{window} is wider than the window that these frames are read for")
             return self.blocks[0].take(index.flatten(), rows.flatten(0, -2)).view(*rows.shape, -1)
         return self.frames.index_select(0, rows.flatten()).view(*rows.shape, -1)
 

@@ -8,13 +8,15 @@ accuracy on dev of its best epoch.
     PYTHONPATH=. .venv/bin/python tests/benchmarks/block_shuffle.py speed --frames 100_000_000
 
 reads minibatches of a store of so many frames of 40 bins, a sparse file of zeros: in pools, as trainings do, and all
-shuffled, from the mapped file; each in a process of its own, whose peak memory it prints.
+shuffled, from the mapped file; each in a process of its own, whose peak memory it prints. With --cold it is a file of
+random bytes (84 a frame) that the system has no part of in memory when a process begins: the disk's share shows.
 """
 
 import argparse
 import json
 import logging
 import multiprocessing
+import os
 import resource
 import time
 import tomllib
@@ -26,6 +28,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from decant.disk import sync
 from decant.experiment import Experiment
 from decant.nnet.acoustic_model import AcousticModelConfig
 from decant.nnet.blocks import POOL
@@ -61,8 +64,8 @@ def accuracy(given: argparse.Namespace) -> None:
         print(f"{what:<52} {mean(found):.2f}{spread}  ({', '.join(f'{x:.2f}' for x in found)})", flush=True)
 
 
-def virtual_store(directory: Path, num_frames: int) -> None:
-    """A store whose frames and labels are all 0, in files that take no disk."""
+def virtual_store(directory: Path, num_frames: int, cold: bool) -> None:
+    """A store whose frames and labels are all 0, in files that take no disk; cold: of random bytes that do."""
     directory.mkdir()
     ends = np.minimum(np.arange(0, num_frames + UTTERANCE, UTTERANCE), num_frames)
     np.save(directory / "offsets.npy", ends)
@@ -70,11 +73,26 @@ def virtual_store(directory: Path, num_frames: int) -> None:
     for name, dtype, shape in (("frames", "<f2", (num_frames, 40)), ("pdfs", "<i4", (num_frames,))):
         with (directory / f"{name}.npy").open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
-            file.truncate(file.tell() + num_frames * np.dtype(dtype).itemsize * int(np.prod(shape[1:])))
+            size = num_frames * np.dtype(dtype).itemsize * int(np.prod(shape[1:]))
+            if cold:
+                random = np.random.default_rng(0)
+                for first in range(0, size, 2**26):
+                    file.write(random.bytes(min(2**26, size - first)))
+            else:
+                file.truncate(file.tell() + size)
+
+
+def forget(directory: Path) -> None:
+    """Asks the system to have no part of a folder's files in memory."""
+    for path in directory.iterdir():
+        sync(path)
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def read_minibatches(directory: Path, pool: int, seconds: float) -> dict[str, float]:
-    """Frames a second, from the second minibatch on; how long the first one takes; memory beside that at the start."""
+    """Frames a second and frames a second of the processor's, from the second minibatch on; how long the first one
+    takes; memory beside that at the start."""
     torch.set_num_threads(1)
     before, started = memory(), time.perf_counter()
     store = training_frames(directory, torch.device("cpu"), WINDOW, pool)
@@ -82,12 +100,14 @@ def read_minibatches(directory: Path, pool: int, seconds: float) -> dict[str, fl
     indices = (index for _, index, _ in minibatches([Shuffled(len(store), 1, pool)], 512, 1, 0))
     read(next(indices), 0)
     first, frames, started = time.perf_counter() - started, 0, time.perf_counter()
+    busy = time.process_time()
     for index in islice(indices, 10_000_000):
         read(index, 0)
         frames += len(index)
         if time.perf_counter() - started > seconds:
             break
-    return {"rate": frames / (time.perf_counter() - started), "first": first, "memory": memory() - before}
+    return {"rate": frames / (time.perf_counter() - started), "busy": frames / (time.process_time() - busy),
+            "first": first, "memory": memory() - before}
 
 
 def memory() -> int:
@@ -99,12 +119,15 @@ def speed(given: argparse.Namespace) -> None:
     rates = []
     with TemporaryDirectory(dir=given.folder) as folder, multiprocessing.get_context("spawn").Pool(
             1, maxtasksperchild=1) as process:
-        virtual_store(Path(folder) / "store", given.frames)
+        virtual_store(Path(folder) / "store", given.frames, given.cold)
         for what, pool in (("all shuffled, mapped", 2**62), (f"pools of {POOL}", POOL)):
+            if given.cold:
+                forget(Path(folder) / "store")
             found = process.apply(read_minibatches, (Path(folder) / "store", pool, given.seconds))
             rates.append(found["rate"])
-            print(f"{given.frames} frames, {what}: {found['rate']:,.0f} frames/s, the first minibatch after "
-                  f"{found['first']:.1f} s, {found['memory'] / 1e9:.2f} GB of memory", flush=True)
+            print(f"{given.frames} frames, {what}: {found['rate']:,.0f} frames/s ({found['busy']:,.0f} a CPU second), "
+                  f"the first minibatch after {found['first']:.1f} s, {found['memory'] / 1e9:.2f} GB of memory",
+                  flush=True)
     print(f"in pools: {rates[1] / rates[0]:.2f} times as many frames/s")
 
 
@@ -121,6 +144,7 @@ def main() -> None:
     for_speed.set_defaults(run=speed)
     for_speed.add_argument("--frames", type=int, default=100_000_000)
     for_speed.add_argument("--seconds", type=float, default=60.0, help="how long to read, for each of both")
+    for_speed.add_argument("--cold", action="store_true", help="a file on disk, and none of it in memory")
     for_speed.add_argument("--folder", help="where the file is made; default: the system's for temporary files")
     logging.basicConfig(level=logging.WARNING)
     given = parser.parse_args()
