@@ -28,6 +28,7 @@ import kaldifst
 import numpy as np
 
 from decant.files import atomic_path
+from decant.hmm.confusable import confusable_phones
 from decant.hmm.state_tying import Context
 from decant.hmm.topology import TransitionModel
 from decant.lang.language_model import read_arpa, write_arpa
@@ -65,7 +66,7 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
                          "train the HMM on this lexicon (stage 3)")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    entries, num_marks = disambiguated(lexicon)
+    entries, num_marks = disambiguated(lexicon, confusable_phones(transitions.tree))
     words, phones = word_symbols(lexicon), phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
     marks = [number for phone, number in phones.items() if phone.startswith("#")]
     write_symbol_table(words, out_dir / "words.txt")
