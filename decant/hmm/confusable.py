@@ -24,7 +24,7 @@ def confusable_phones(tree: DecisionTree) -> dict[str, str]:
             else:
                 apart.append(others)
         classes = [*apart, joined]
-    return {phone: next(iter(members)) for members in classes for phone in members}
+    return {phone: min(members, key=tree.phones.index) for members in classes for phone in members}
 
 
 def _confused(pdfs: list[set[int]], others: list[set[int]]) -> bool:
