@@ -23,6 +23,8 @@ from decant.lang.lexicon import Lexicon, make_lexicon, phone_variants, position_
 DISCOUNT = 0.7  # of every count (Ney's)
 DIMS, STATES = 24, 3
 FRAMES_A_STATE = 3.0
+SPREAD = 1.0  # standard deviation of states' means, where frames of one triphone state have 1
+PHONE_SHARE = 0.8
 
 
 def large_lexicon(num_words: int, rng: np.random.Generator) -> Lexicon:
@@ -134,14 +136,13 @@ class Acoustics:
         return self.means[phone, state] + self.of_left[left, state] + self.of_right[right, state]
 
 
-def make_acoustics(phones: Sequence[str], spread: float, rng: np.random.Generator) -> Acoustics:
-    """spread: standard deviation of the means in a dimension, where frames of one triphone state have 1."""
+def make_acoustics(phones: Sequence[str], rng: np.random.Generator) -> Acoustics:
     groups = phone_variants(phones, True)
     base = {phone: i for i, group in enumerate(groups) for phone in group}
     shape = (len(groups), STATES, DIMS)
     by_left, by_right = np.array([0.6, 0.3, 0.1]), np.array([0.1, 0.3, 0.6])  # of the first, middle and last state
-    return Acoustics(spread * rng.normal(size=shape), spread * by_left[:, None] * rng.normal(size=shape),
-                     spread * by_right[:, None] * rng.normal(size=shape), np.array([base[phone] for phone in phones]))
+    return Acoustics(SPREAD * rng.normal(size=shape), SPREAD * by_left[:, None] * rng.normal(size=shape),
+                     SPREAD * by_right[:, None] * rng.normal(size=shape), np.array([base[phone] for phone in phones]))
 
 
 def spoken(words: Sequence[str], lexicon: Lexicon, rng: np.random.Generator) -> np.ndarray:
@@ -180,15 +181,13 @@ def leaf_gaussians(tree: DecisionTree, statistics: Statistics) -> tuple[np.ndarr
     return means, moments[:, DIMS + 1:] / moments[:, :1] - means**2
 
 
-def log_likelihoods(events: np.ndarray, acoustics: Acoustics, gaussians: tuple[np.ndarray, np.ndarray],
-                    rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """float32 [T, S] of one utterance, and the event of each frame. A state lasts FRAMES_A_STATE frames on average;
-    half of the variance is a whole phone's, as errors of real frames come together."""
-    frames = np.repeat(np.arange(len(events)), rng.geometric(1 / FRAMES_A_STATE, len(events)))
-    phone = np.cumsum(events[:, 3] == 0)[frames]
-    noise = np.sqrt(0.5) * (rng.normal(size=(phone[-1] + 1, DIMS))[phone] + rng.normal(size=(len(frames), DIMS)))
-    x = (acoustics.event_means(events)[frames] + noise).astype(np.float32)
+def log_likelihoods(pdfs: np.ndarray, phones: np.ndarray, gaussians: tuple[np.ndarray, np.ndarray], noise: float,
+                    rng: np.random.Generator) -> np.ndarray:
+    """float32 [T, S] of frames of the leaves `pdfs` [T], `noise` standard deviations from their means; PHONE_SHARE of
+    the variance is common to the frames of one of the `phones` [T], as errors of real frames come together."""
     means, variances = gaussians
+    off = (np.sqrt(PHONE_SHARE) * rng.normal(size=(phones[-1] + 1, DIMS))[phones]
+           + np.sqrt(1 - PHONE_SHARE) * rng.normal(size=(len(pdfs), DIMS)))
+    x = means[pdfs] + noise * np.sqrt(variances[pdfs]) * off
     scores = x**2 @ (-0.5 / variances).T + x @ (means / variances).T
-    scores += -0.5 * (means**2 / variances + np.log(variances)).sum(axis=1)
-    return scores.astype(np.float32), frames
+    return (scores - 0.5 * (means**2 / variances + np.log(variances)).sum(axis=1)).astype(np.float32)
