@@ -292,3 +292,11 @@ def test_words_that_differ_in_the_stress_of_phones_of_one_tree_are_told_apart(tm
     one_word = -2 * math.log(1 - SILENCE_PROB) - 3 * 0.1 * math.log(0.25) + 0.5 * math.log(10)
     assert costs[:2] == pytest.approx([one_word + 0.6 * math.log(10), one_word + 0.8 * math.log(10)], abs=ROUNDING)
     assert all(map(math.isfinite, costs))
+
+
+def test_marks_are_given_by_positions_where_these_are_enough(tmp_path):
+    """WAY begins WAYS, but no words say what is left of it."""
+    lexicon = position_dependent(make_lexicon([("WAY", ("W", "EY")), ("WAYS", ("W", "EY", "Z"))]))
+    graph_dir, _ = build(tmp_path, arpa(["-99 <s>", "-0.5 </s>", "-0.6 WAY", "-0.6 WAYS"]), lexicon,
+                         shared_trees(lexicon.phones, phone_variants(lexicon.phones, True)))
+    assert [line.split()[0] for line in (graph_dir / "phones.txt").read_text().splitlines()[-2:]] == ["#0", "#1"]

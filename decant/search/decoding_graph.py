@@ -28,15 +28,16 @@ from decant.files import atomic_path
 from decant.hmm.confusable import confusable_phones
 from decant.hmm.state_tying import Context
 from decant.hmm.topology import TransitionModel
-from decant.lang.lexicon import SILENCE_PHONE, Lexicon
+from decant.lang.lexicon import SILENCE_PHONE, Entry, Lexicon
 from decant.lang.symbols import disambiguated, phone_symbols, word_symbols, write_symbol_table
-from decant.search.fst_arrays import ARC, FstArrays, read_arrays, to_fst, write_arrays
+from decant.search.fst_arrays import ARC, FstArrays, from_arcs, read_arrays, to_fst, write_arrays
 from decant.search.transducers import hmm_transducer, lexicon_transducer, write_grammar
 
 log = logging.getLogger(__name__)
 
 
 STATES_AT_A_TIME = 2**20  # as many get their arcs at a time
+MAX_GROWTH = 20  # times as many states as before determinising; the graphs of recipes become smaller
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
                          "train the HMM on this lexicon (stage 3)")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
-        phones = _words_in_phones(lexicon, arpa, transitions, out_dir, Path(scratch))
-        _release()
-        contexts, marks = _phones_in_context(phones, transitions, Path(scratch))
-        _release()
-        _contexts_in_states(contexts, marks, transitions, Path(scratch))
-        _release()
-        graph = add_hmm_self_loops(read_arrays(Path(scratch, "HCLG.fst")), transitions.self_loop_log_prob)
+    write_symbol_table(word_symbols(lexicon), out_dir / "words.txt")
+    with TemporaryDirectory(dir=out_dir, prefix=".") as folder:
+        scratch = Path(folder)
+        heard_as = _heard_as(lexicon, transitions, scratch)
+        write_grammar(arpa, lexicon, out_dir / "words.txt", scratch / "G.fst")
+        phones = _compose(lexicon, heard_as, transitions, scratch)
+        write_symbol_table(phones, out_dir / "phones.txt")
+        graph = add_hmm_self_loops(read_arrays(scratch / "HCLG.fst"), transitions.self_loop_log_prob)
     write_arrays(out_dir / "HCLG.fst", graph)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = GraphFacts(transitions.num_pdfs, transitions.tree.fingerprint, len(graph.final), len(graph.arcs))
@@ -124,14 +125,47 @@ def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArr
     return FstArrays(new_start, fst.final[old_states], offsets, arcs)
 
 
-def _words_in_phones(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_dir: Path,
-                     scratch: Path) -> dict[str, int]:
-    """Writes words.txt, phones.txt and, into `scratch`, LG.fst, from phones to words; returns the phones' numbers."""
-    entries, num_marks = disambiguated(lexicon, confusable_phones(transitions.tree))
-    words, phones = word_symbols(lexicon), phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
-    write_symbol_table(words, out_dir / "words.txt")
-    write_symbol_table(phones, out_dir / "phones.txt")
-    write_grammar(arpa, lexicon, out_dir / "words.txt", scratch / "G.fst")
+def _heard_as(lexicon: Lexicon, transitions: TransitionModel, scratch: Path) -> dict[str, str] | None:
+    """By what marks are given (decant.lang.symbols.disambiguated): None, by the phones themselves, wherever that keeps
+    apart all that can be said; else by the phones that the tree can tell apart, which takes more marks.
+
+    The tree may tell the positions of phones apart by their neighbours alone. So what can be said is tried out, on a
+    loop of all words in place of a language model.
+    """
+    heard_as = confusable_phones(transitions.tree)
+    if all(phone == other for phone, other in heard_as.items()):
+        return None
+    loop = np.zeros(len(lexicon.pronunciations), ARC)
+    loop["input"] = loop["output"] = np.arange(len(loop)) + 1
+    grammar = from_arcs(0, np.zeros(1, np.float32), np.zeros(len(loop), np.int64), loop)
+    _write(to_fst(grammar, scratch / "L.fst"), scratch / "G.fst")
+    try:
+        _compose(lexicon, None, transitions, scratch)
+    except RuntimeError:  # kaldifst's "FST was not functional"
+        log.info("The tree does not tell all positions or variants of phones apart: marks keep apart the words that "
+                 "sound alike without them")
+        return heard_as
+    return None
+
+
+def _compose(lexicon: Lexicon, heard_as: dict[str, str] | None, transitions: TransitionModel,
+             scratch: Path) -> dict[str, int]:
+    """Writes HCLG.fst, without self-loops, of G.fst; returns the phones' numbers, marks included."""
+    entries, num_marks = disambiguated(lexicon, heard_as)
+    phones = phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
+    _words_in_phones(lexicon, entries, phones, transitions, scratch)
+    _release()
+    contexts, marks = _phones_in_context(phones, transitions, scratch)
+    _release()
+    _contexts_in_states(contexts, marks, transitions, scratch)
+    _release()
+    return phones
+
+
+def _words_in_phones(lexicon: Lexicon, entries: list[Entry], phones: dict[str, int], transitions: TransitionModel,
+                     scratch: Path) -> None:
+    """Writes LG.fst, from phones to words. entries: the lexicon's, marked."""
+    words = word_symbols(lexicon)
     costs = [0.0 - log_prob for word in lexicon.pronunciations for log_prob in lexicon.log_probs(word)]
     lg = kaldifst.compose(lexicon_transducer(entries, costs, words, phones, transitions.config.silence_prob,
                                              scratch / "L.fst"),
@@ -140,7 +174,6 @@ def _words_in_phones(lexicon: Lexicon, arpa: Path, transitions: TransitionModel,
     kaldifst.minimize_encoded(lg)
     kaldifst.arcsort(lg, "ilabel")
     _write(lg, scratch / "LG.fst")
-    return phones
 
 
 def _phones_in_context(phones: dict[str, int], transitions: TransitionModel,
@@ -197,7 +230,8 @@ def _contexts_in_states(contexts: dict[int, Context], marks: list[int], transiti
 
 
 def _determinize(fst: kaldifst.StdVectorFst) -> None:
-    if kaldifst.determinize_star(fst, use_log=True):
+    """Raises RuntimeError for what cannot be determinized, or grows as if it could not."""
+    if kaldifst.determinize_star(fst, max_states=MAX_GROWTH * (fst.num_states + 1000), use_log=True):
         raise RuntimeError("determinisation stopped before its end")
 
 
