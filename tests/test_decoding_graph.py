@@ -10,9 +10,9 @@ import kaldifst
 import numpy as np
 import pytest
 
-from decant.hmm.state_tying import DecisionTree, Split, monophone_tree
+from decant.hmm.state_tying import DecisionTree, Split, monophone_tree, num_states
 from decant.hmm.topology import HmmConfig, TransitionModel
-from decant.lang.lexicon import make_lexicon
+from decant.lang.lexicon import make_lexicon, phone_variants, position_dependent
 from decant.search.decoding_graph import add_hmm_self_loops, build_graph, check_same_tree
 from decant.search.fst_arrays import ARC, from_arcs, read_arrays, read_graph_arrays
 
@@ -256,3 +256,47 @@ def test_a_graph_of_another_tree_is_refused(tmp_path):
     check_same_tree(graph_dir, TIED.tree.fingerprint, tmp_path / "model")
     with pytest.raises(ValueError, match="built with another decision tree than the states of .*model"):
         check_same_tree(graph_dir, TREE.fingerprint, tmp_path / "model")
+
+
+SPOKEN = [("A", ("AH",)), ("WAY", ("W", "EY")), ("AWAY", ("AH", "W", "EY"))]
+SAID = arpa(["-99 <s>", "-0.5 </s>", "-0.6 A", "-0.7 AWAY", "-0.9 WAY"])
+
+
+def shared_trees(phones, groups):
+    """The states of each group's phones in one tree, which asks about neighbours alone."""
+    roots, pdfs = {}, itertools.count()
+    for group in groups:
+        for state in range(num_states(group[0])):
+            root = next(pdfs) if group[0] == "SIL" else Split(0, frozenset(["SIL"]), next(pdfs), next(pdfs))
+            roots |= {(phone, state): root for phone in group}
+    return TransitionModel(DecisionTree(tuple(phones), roots), HmmConfig(SILENCE_PROB))
+
+
+def test_words_that_differ_in_the_positions_of_tied_phones_alone_are_told_apart(tmp_path):
+    """A WAY and AWAY have the same states where the tree does not ask for positions."""
+    lexicon = position_dependent(make_lexicon(SPOKEN))
+    graph_dir, _ = build(tmp_path, SAID, lexicon, shared_trees(lexicon.phones, phone_variants(lexicon.phones, True)))
+    leave_phone = -3 * 0.1 * math.log(0.25)
+    for sentence, log10, num_phones in (("A WAY", -0.6 - 0.9, 3), ("AWAY", -0.7, 3), ("AWAY A", -0.7 - 0.6, 4)):
+        expected = -(log10 - 0.5) * math.log(10) + num_phones * leave_phone
+        expected -= (len(sentence.split()) + 1) * math.log(1 - SILENCE_PROB)
+        assert sentence_cost(graph_dir, sentence) == pytest.approx(expected, abs=ROUNDING)
+
+
+def test_words_that_differ_in_the_stress_of_phones_of_one_tree_are_told_apart(tmp_path):
+    lexicon = make_lexicon([("A", ("AH0",)), ("UH", ("AH1",)), ("WAY", ("W", "EY1")), ("AWAY", ("AH1", "W", "EY0"))])
+    groups = [["SIL"], ["AH0", "AH1"], ["W"], ["EY0", "EY1"]]
+    graph_dir, _ = build(tmp_path, SAID.replace("1=5", "1=6").replace("-0.9 WAY", "-0.8 UH\n-0.9 WAY"), lexicon,
+                         shared_trees(lexicon.phones, groups))
+    costs = [sentence_cost(graph_dir, sentence) for sentence in ("A", "UH", "A WAY", "AWAY")]
+    one_word = -2 * math.log(1 - SILENCE_PROB) - 3 * 0.1 * math.log(0.25) + 0.5 * math.log(10)
+    assert costs[:2] == pytest.approx([one_word + 0.6 * math.log(10), one_word + 0.8 * math.log(10)], abs=ROUNDING)
+    assert all(map(math.isfinite, costs))
+
+
+def test_marks_are_given_by_positions_where_these_are_enough(tmp_path):
+    """WAY begins WAYS, but no words say what is left of it."""
+    lexicon = position_dependent(make_lexicon([("WAY", ("W", "EY")), ("WAYS", ("W", "EY", "Z"))]))
+    graph_dir, _ = build(tmp_path, arpa(["-99 <s>", "-0.5 </s>", "-0.6 WAY", "-0.6 WAYS"]), lexicon,
+                         shared_trees(lexicon.phones, phone_variants(lexicon.phones, True)))
+    assert [line.split()[0] for line in (graph_dir / "phones.txt").read_text().splitlines()[-2:]] == ["#0", "#1"]

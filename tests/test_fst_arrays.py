@@ -1,8 +1,19 @@
+from pathlib import Path
+
+import kaldi_decoder  # noqa: F401  before kaldifst: both have OpenFst's flags
 import kaldifst
 import numpy as np
 import pytest
 
-from decant.search.fst_arrays import ARC, from_arcs, read_arrays, read_graph_arrays, to_arrays, to_fst, write_arrays
+from decant.search.fst_arrays import (
+    ARC,
+    from_arcs,
+    map_fst,
+    read_arrays,
+    read_graph_arrays,
+    to_fst,
+    write_arrays,
+)
 
 TEXT = "0 1 3 2 0.5\n0 0 0 7 1.5\n1 0 4 0 0.25\n1 2.75\n"
 
@@ -26,8 +37,10 @@ def test_the_arrays_hold_what_openfst_wrote(path):
 def test_writing_what_was_read_gives_the_states_and_arcs_that_openfst_wrote(path, tmp_path):
     copy = tmp_path / "copy.fst"
     write_arrays(copy, read_arrays(path))
-    num_body_bytes = 2 * 20 + 3 * 16
-    assert copy.read_bytes()[-num_body_bytes:] == path.read_bytes()[-num_body_bytes:]
+    states, arcs = 2 * 20, 3 * 16
+    written, expected = copy.read_bytes(), path.read_bytes()
+    assert written[80:80 + states] == expected[65:65 + states]  # a header of 65 bytes, and of 16 times 5
+    assert written[-arcs:] == expected[-arcs:]
     assert kaldifst.StdConstFst.read(str(copy)).to_str() == kaldifst.StdConstFst.read(str(path)).to_str()
 
 
@@ -42,7 +55,22 @@ def test_a_symbol_table_is_read_by_newlines_and_ascii_white_space_alone(path, tm
 def test_kaldifst_changes_a_transducer_that_came_from_arrays(path, tmp_path):
     fst = to_fst(read_arrays(path), tmp_path / "scratch.fst")
     fst.add_arc(1, kaldifst.StdArc(9, 9, 1.0, 1))
-    assert to_arrays(fst, tmp_path / "scratch.fst").arcs[-1].tolist() == (9, 9, 1.0, 1)
+    kaldifst.StdConstFst(fst).write(str(tmp_path / "changed.fst"))
+    assert read_arrays(tmp_path / "changed.fst").arcs[-1].tolist() == (9, 9, 1.0, 1)
+
+
+def test_a_transducer_that_was_written_here_is_mapped_not_read(path, tmp_path):
+    copy = tmp_path / "copy.fst"
+    write_arrays(copy, read_arrays(path))
+    fst = map_fst(copy)
+    assert str(copy) in Path("/proc/self/maps").read_text()
+    assert fst.to_str() == kaldifst.StdConstFst.read(str(path)).to_str()
+
+
+def test_what_is_written_to_arcs_that_were_read_does_not_change_the_file(path):
+    before = path.read_bytes()
+    read_arrays(path).arcs["cost"] += 1
+    assert path.read_bytes() == before
 
 
 def test_arcs_in_any_order_are_gathered_by_the_state_they_leave():

@@ -1,6 +1,7 @@
 """What transducers call the words and phones of a lexicon: their numbers, and the marks that tell homophones apart."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from decant.files import atomic_path
@@ -8,22 +9,26 @@ from decant.lang.lexicon import BACKOFF, EPSILON, SENTENCE_END, SENTENCE_START, 
 from decant.text import is_field
 
 
-def disambiguated(lexicon: Lexicon) -> tuple[list[tuple[str, Pronunciation]], int]:
+def disambiguated(lexicon: Lexicon,
+                  heard_as: Mapping[str, str] | None = None) -> tuple[list[tuple[str, Pronunciation]], int]:
     """(word, pronunciation) pairs of which none is another one's beginning, and the number N of marks used.
 
     So marked, the transducer from phones to words can be determinized. As by Kaldi's add_lex_disambig.pl, a
     pronunciation that several words share or that begins a longer one ends in a disambiguation symbol: #1 at
-    its first word, #2 at its second, ... up to #N.
+    its first word, #2 at its second, ... up to #N. heard_as: the one phone that stands for all those between which
+    the HMM states may not tell (Kaldi's tell all phones); without it every phone stands for itself.
     """
     entries = lexicon.entries()
-    num_words = Counter(phones for _, phones in entries)
-    beginnings = {phones[:length] for phones in num_words for length in range(1, len(phones))}
+    heard = heard_as or {phone: phone for phone in lexicon.phones}
+    sounds = [tuple(heard[phone] for phone in phones) for _, phones in entries]
+    num_words = Counter(sounds)
+    beginnings = {sound[:length] for sound in num_words for length in range(1, len(sound))}
     num_marks: Counter[Pronunciation] = Counter()
     marked = []
-    for word, phones in entries:
-        if num_words[phones] > 1 or phones in beginnings:
-            num_marks[phones] += 1
-            marked.append((word, (*phones, f"#{num_marks[phones]}")))
+    for (word, phones), sound in zip(entries, sounds, strict=True):
+        if num_words[sound] > 1 or sound in beginnings:
+            num_marks[sound] += 1
+            marked.append((word, (*phones, f"#{num_marks[sound]}")))
         else:
             marked.append((word, phones))
     return marked, max(num_marks.values(), default=0)

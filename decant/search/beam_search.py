@@ -18,7 +18,7 @@ import kaldifst
 import numpy as np
 
 from decant.parallel import parallel_stream
-from decant.search.fst_arrays import read_graph_arrays, write_arrays
+from decant.search.fst_arrays import map_fst, read_graph_arrays, write_arrays
 from decant.settings import config_field
 
 Setting = tuple[float, float]  # language model weight, word insertion penalty
@@ -58,13 +58,17 @@ class Hypotheses:
 def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0) -> Graph:
     """The graph that `build_graph` wrote, with the penalty added to the cost of every word.
 
+    Without a penalty the graph's file is mapped, and its memory shared by all processes that search it.
     Raises FileNotFoundError and ValueError for a graph that is not there or damaged.
     """
-    fst, words, num_pdfs = read_graph_arrays(Path(graph_dir), word_insertion_penalty)
+    graph_dir = Path(graph_dir)
+    fst, words, num_pdfs = read_graph_arrays(graph_dir, word_insertion_penalty)
+    if not word_insertion_penalty:
+        return Graph(map_fst(graph_dir / "HCLG.fst"), words, num_pdfs)
     with TemporaryDirectory() as scratch:
         path = Path(scratch, "HCLG.fst")
         write_arrays(path, fst)
-        return Graph(kaldifst.StdConstFst.read(str(path)), words, num_pdfs)
+        return Graph(map_fst(path), words, num_pdfs)
 
 
 def decode(

@@ -12,15 +12,12 @@ speed of the search at beams from 10 to 20 (5000 words, 30,000 bigrams), so it i
 The letters: N states, A arcs, S pdf-ids.
 """
 
+import ctypes
 import json
 import logging
-import math
 import resource
-import subprocess
-import sys
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,18 +25,19 @@ import kaldifst
 import numpy as np
 
 from decant.files import atomic_path
+from decant.hmm.confusable import confusable_phones
 from decant.hmm.state_tying import Context
 from decant.hmm.topology import TransitionModel
-from decant.lang.language_model import read_arpa, write_arpa
-from decant.lang.lexicon import BACKOFF, RESERVED_WORDS, SILENCE_PHONE, Lexicon
+from decant.lang.lexicon import SILENCE_PHONE, Entry, Lexicon
 from decant.lang.symbols import disambiguated, phone_symbols, word_symbols, write_symbol_table
-from decant.search.fst_arrays import ARC, FstArrays, from_arcs, to_arrays, to_fst, write_arrays
-from decant.text import shown
+from decant.search.fst_arrays import ARC, FstArrays, from_arcs, read_arrays, to_fst, write_arrays
+from decant.search.transducers import hmm_transducer, lexicon_transducer, write_grammar
 
 log = logging.getLogger(__name__)
 
-# A line of OpenFst's text format: source, target, input label, output label, cost.
-Arc = tuple[int, int, int, int, float]
+
+STATES_AT_A_TIME = 2**20  # as many get their arcs at a time
+MAX_GROWTH = 20  # times as many states as before determinising; the graphs of recipes become smaller
 
 
 @dataclass(frozen=True)
@@ -65,25 +63,14 @@ def build_graph(lexicon: Lexicon, arpa: Path, transitions: TransitionModel, out_
                          "train the HMM on this lexicon (stage 3)")
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    entries, num_marks = disambiguated(lexicon)
-    words, phones = word_symbols(lexicon), phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
-    marks = [number for phone, number in phones.items() if phone.startswith("#")]
-    write_symbol_table(words, out_dir / "words.txt")
-    write_symbol_table(phones, out_dir / "phones.txt")
-    with TemporaryDirectory(dir=out_dir, prefix=".") as scratch:
-        grammar = _grammar(arpa, lexicon, out_dir / "words.txt", Path(scratch))
-        costs = [0.0 - log_prob for word in lexicon.pronunciations for log_prob in lexicon.log_probs(word)]
-        lg = kaldifst.compose(
-            _lexicon_transducer(entries, costs, words, phones, transitions.config.silence_prob), grammar)
-        _determinize(lg)
-        kaldifst.minimize_encoded(lg)
-        kaldifst.arcsort(lg, "ilabel")
-        clg, contexts, marks = _in_context(lg, lexicon.phones, phones, marks, transitions, Path(scratch, "clg.fst"))
-        hclg = kaldifst.compose(_hmm_transducer(contexts, marks, transitions), clg)
-        _determinize(hclg)
-        hclg = _without_marks(hclg, transitions.num_pdfs, Path(scratch, "hclg.fst"))
-        kaldifst.minimize_encoded(hclg)
-        graph = add_hmm_self_loops(to_arrays(hclg, Path(scratch, "hclg.fst")), transitions.self_loop_log_prob)
+    write_symbol_table(word_symbols(lexicon), out_dir / "words.txt")
+    with TemporaryDirectory(dir=out_dir, prefix=".") as folder:
+        scratch = Path(folder)
+        heard_as = _heard_as(lexicon, transitions, scratch)
+        write_grammar(arpa, lexicon, out_dir / "words.txt", scratch / "G.fst")
+        phones = _compose(lexicon, heard_as, transitions, scratch)
+        write_symbol_table(phones, out_dir / "phones.txt")
+        graph = add_hmm_self_loops(read_arrays(scratch / "HCLG.fst"), transitions.self_loop_log_prob)
     write_arrays(out_dir / "HCLG.fst", graph)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = GraphFacts(transitions.num_pdfs, transitions.tree.fingerprint, len(graph.final), len(graph.arcs))
@@ -107,94 +94,105 @@ def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArr
     """The graph in which every pdf may be repeated: a self-loop wherever an arc with an input label arrives.
 
     A loop may only repeat the label that came last. So a state that arcs of several labels enter (epsilon is
-    one, and the start has it) becomes as many states, each with all the arcs that leave it.
-    self_loop_log_prob: [S]; pdf-id p has label p + 1.
+    one, and the start has it) becomes as many states, each with a loop, if its label is a pdf's, and all the arcs that
+    leave the state. self_loop_log_prob: [S]; pdf-id p has label p + 1.
     """
     num_labels = len(self_loop_log_prob) + 1
     entries = fst.arcs["target"].astype(np.int64) * num_labels + fst.arcs["input"]
     start = fst.start * num_labels
     pairs = np.unique(np.append(entries, start))  # the new states: an old state and a label that enters it
+    targets = np.searchsorted(pairs, entries).astype(np.int32)
+    del entries
+    new_start = int(np.searchsorted(pairs, start))
     old_states, labels = np.divmod(pairs, num_labels)
+    del pairs
 
     num_copied = np.diff(fst.offsets)[old_states]
-    first_copy = np.cumsum(num_copied) - num_copied
-    copied = np.arange(num_copied.sum()) + np.repeat(fst.offsets[old_states] - first_copy, num_copied)
-    arcs = fst.arcs[copied]
-    arcs["target"] = np.searchsorted(pairs, entries[copied])
-
+    offsets = np.append(0, np.cumsum(num_copied + (labels > 0)))
+    arcs = np.zeros(offsets[-1], ARC)
     emitting = np.flatnonzero(labels)
-    loops = np.zeros(len(emitting), ARC)
-    loops["input"], loops["target"] = labels[emitting], emitting
-    loops["cost"] = -self_loop_log_prob[labels[emitting] - 1]
-    sources = np.concatenate([emitting, np.repeat(np.arange(len(pairs)), num_copied)])
-    new_start = int(np.searchsorted(pairs, start))
-    return from_arcs(new_start, fst.final[old_states], sources, np.concatenate([loops, arcs]))
+    loops = offsets[emitting]  # a state's loop is its first arc
+    arcs["input"][loops], arcs["target"][loops] = labels[emitting], emitting
+    arcs["cost"][loops] = -self_loop_log_prob[labels[emitting] - 1]
+    for first in range(0, len(old_states), STATES_AT_A_TIME):
+        some = slice(first, first + STATES_AT_A_TIME)
+        within = np.arange(num_copied[some].sum()) - np.repeat(np.cumsum(num_copied[some]) - num_copied[some],
+                                                               num_copied[some])
+        copied = np.repeat(fst.offsets[old_states[some]], num_copied[some]) + within
+        places = np.repeat(offsets[:-1][some] + (labels[some] > 0), num_copied[some]) + within
+        arcs[places] = fst.arcs[copied]
+        arcs["target"][places] = targets[copied]
+    return FstArrays(new_start, fst.final[old_states], offsets, arcs)
 
 
-def _grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, scratch: Path) -> kaldifst.StdVectorFst:
-    """G, with #0 on its back-off arcs. n-grams with a word that the lexicon lacks are left out."""
-    model = read_arpa(arpa)
-    vocabulary = [word for (word,) in model.ngrams[0] if word not in RESERVED_WORDS]
-    unknown = [word for word in vocabulary if word not in lexicon.pronunciations]
-    some = " ".join(shown(word, lexicon.pronunciations) for word in unknown[:5])
-    if len(unknown) == len(vocabulary):
-        raise ValueError(f"{arpa}: none of its {len(unknown)} words is in the lexicon, for instance {some}; make both "
-                         "from the same words, in the same case")
-    if unknown:
-        log.warning("%s: left out the n-grams of %d of %d words, which the lexicon lacks: %s%s", arpa,
-                    len(unknown), len(vocabulary), some, " ..." if len(unknown) > 5 else "")
-    write_arpa(model, scratch / "lm.arpa")  # kaldilm reads no gzip
-    # In a process of its own, as kaldilm always writes to stderr, and kills its process at an error.
-    made = subprocess.run(
-        [sys.executable, "-m", "kaldilm", f"--disambig-symbol={BACKOFF}", f"--read-symbol-table={words_txt}",
-         "--max-arpa-warnings=0", str(scratch / "lm.arpa"), str(scratch / "G.fst")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
-    )
-    if made.returncode != 0:
-        raise ValueError(f"{arpa}: kaldilm makes no transducer of it: {made.stderr.strip()[-500:]}")
-    return kaldifst.StdVectorFst.read(str(scratch / "G.fst"))
+def _heard_as(lexicon: Lexicon, transitions: TransitionModel, scratch: Path) -> dict[str, str] | None:
+    """By what marks are given (decant.lang.symbols.disambiguated): None, by the phones themselves, wherever that keeps
+    apart all that can be said; else by the phones that the tree can tell apart, which takes more marks.
 
-
-def _lexicon_transducer(
-    entries: Iterable[tuple[str, tuple[str, ...]]],
-    costs: Iterable[float],
-    words: dict[str, int],
-    phones: dict[str, int],
-    silence_prob: float,
-) -> kaldifst.StdVectorFst:
-    """L, from phones to words, an optional silence at the start and after each word (make_lexicon_fst.py); `costs` of
-    the entries are on their first phones."""
-    start, between_words, silence, silence_end = range(4)
-    silence_mark = max(phones.values())
-    ways_on = ((between_words, -math.log(1.0 - silence_prob)), (silence, -math.log(silence_prob)))
-    arcs: list[Arc] = [(start, target, 0, 0, cost) for target, cost in ways_on]
-    arcs += [(silence, silence_end, phones[SILENCE_PHONE], 0, 0.0)]
-    arcs += [(silence_end, between_words, silence_mark, 0, 0.0)]
-    num_states = 4
-    for (word, pronunciation), cost in zip(entries, costs, strict=True):
-        state, label = between_words, words[word]  # the word's label goes on its first phone
-        for phone in pronunciation[:-1]:
-            arcs.append((state, num_states, phones[phone], label, cost))
-            state, label, cost, num_states = num_states, 0, 0.0, num_states + 1
-        arcs += [(state, target, phones[pronunciation[-1]], label, cost + way) for target, way in ways_on]
-    fst = _compile(arcs, final=between_words)
-    kaldifst.add_self_loops(fst, [phones[BACKOFF]], [words[BACKOFF]])
-    kaldifst.arcsort(fst, "olabel")
-    return fst
-
-
-def _in_context(
-    lg: kaldifst.StdVectorFst, hmm_phones: Iterable[str], phones: dict[str, int], marks: list[int],
-    transitions: TransitionModel, scratch: Path,
-) -> tuple[kaldifst.StdVectorFst, dict[int, Context], list[int]]:
-    """CLG, the context that each of its input labels stands for, and its input labels of marks.
-
-    One label stands for all contexts in which a phone has the same pdf-ids, the first of them. Without tied states, LG.
+    The tree may tell the positions of phones apart by their neighbours alone. So what can be said is tried out, on a
+    loop of all words in place of a language model.
     """
-    if not any(transitions.tree.depends_on_context(phone) for phone in hmm_phones):
-        return lg, {phones[phone]: (SILENCE_PHONE, phone, SILENCE_PHONE) for phone in hmm_phones}, marks
+    heard_as = confusable_phones(transitions.tree)
+    if all(phone == other for phone, other in heard_as.items()):
+        return None
+    loop = np.zeros(len(lexicon.pronunciations), ARC)
+    loop["input"] = loop["output"] = np.arange(len(loop)) + 1
+    grammar = from_arcs(0, np.zeros(1, np.float32), np.zeros(len(loop), np.int64), loop)
+    _write(to_fst(grammar, scratch / "L.fst"), scratch / "G.fst")
+    try:
+        _compose(lexicon, None, transitions, scratch)
+    except RuntimeError:  # kaldifst's "FST was not functional"
+        log.info("The tree does not tell all positions or variants of phones apart: marks keep apart the words that "
+                 "sound alike without them")
+        return heard_as
+    return None
+
+
+def _compose(lexicon: Lexicon, heard_as: dict[str, str] | None, transitions: TransitionModel,
+             scratch: Path) -> dict[str, int]:
+    """Writes HCLG.fst, without self-loops, of G.fst; returns the phones' numbers, marks included."""
+    entries, num_marks = disambiguated(lexicon, heard_as)
+    phones = phone_symbols(lexicon, num_marks + 1)  # one more mark, for silence
+    _words_in_phones(lexicon, entries, phones, transitions, scratch)
+    _release()
+    contexts, marks = _phones_in_context(phones, transitions, scratch)
+    _release()
+    _contexts_in_states(contexts, marks, transitions, scratch)
+    _release()
+    return phones
+
+
+def _words_in_phones(lexicon: Lexicon, entries: list[Entry], phones: dict[str, int], transitions: TransitionModel,
+                     scratch: Path) -> None:
+    """Writes LG.fst, from phones to words. entries: the lexicon's, marked."""
+    words = word_symbols(lexicon)
+    costs = [0.0 - log_prob for word in lexicon.pronunciations for log_prob in lexicon.log_probs(word)]
+    lg = kaldifst.compose(lexicon_transducer(entries, costs, words, phones, transitions.config.silence_prob,
+                                             scratch / "L.fst"),
+                          kaldifst.StdVectorFst.read(str(scratch / "G.fst")))
+    _determinize(lg)
+    kaldifst.minimize_encoded(lg)
+    kaldifst.arcsort(lg, "ilabel")
+    _write(lg, scratch / "LG.fst")
+
+
+def _phones_in_context(phones: dict[str, int], transitions: TransitionModel,
+                       scratch: Path) -> tuple[dict[int, Context], list[int]]:
+    """Writes CLG.fst, from phones in context to words; returns the context that each of its input labels stands for,
+    and its input labels of marks.
+
+    One label stands for all contexts in which a phone has the same pdf-ids, the first of them. Without tied states, CLG
+    is LG.
+    """
+    marks = [number for phone, number in phones.items() if phone.startswith("#")]
+    spoken = [phone for phone, number in phones.items() if number and number not in marks]
+    lg = kaldifst.StdVectorFst.read(str(scratch / "LG.fst"))
+    if not any(transitions.tree.depends_on_context(phone) for phone in spoken):
+        _write(lg, scratch / "CLG.fst")
+        return {phones[phone]: (SILENCE_PHONE, phone, SILENCE_PHONE) for phone in spoken}, marks
     names = {number: phone for phone, number in phones.items()} | {0: SILENCE_PHONE}  # 0: beyond the utterance's ends
     clg, windows = kaldifst.compose_context(marks, 3, 1, lg)
+    del lg
     contexts: dict[int, Context] = {}
     clg_marks, same = [], np.arange(len(windows))
     of_pdfs: dict[tuple, int] = {}
@@ -206,48 +204,55 @@ def _in_context(
                 contexts[label] = context
         elif window:  # a mark, or the mark that stands at the start in place of a left neighbour
             clg_marks.append(label)
-    arrays = to_arrays(clg, scratch)
-    arcs = arrays.arcs.copy()
-    arcs["input"] = same[arcs["input"]]
-    clg = to_fst(replace(arrays, arcs=arcs), scratch)
+    _write_const(clg, scratch / "CLG.fst")
+    del clg
+    clg = _relabelled(scratch / "CLG.fst", same)
     _determinize(clg)
     kaldifst.minimize_encoded(clg)
     kaldifst.arcsort(clg, "ilabel")
-    return clg, contexts, clg_marks
+    _write(clg, scratch / "CLG.fst")
+    return contexts, clg_marks
 
 
-def _hmm_transducer(contexts: dict[int, Context], marks: list[int],
-                    transitions: TransitionModel) -> kaldifst.StdVectorFst:
-    """H, from pdf-ids + 1 to the labels of contexts, without self-loops. The marks' input labels follow those of the
-    pdfs."""
-    arcs: list[Arc] = []
-    num_states = 1  # state 0 is every phone's entry and exit
-    for label, context in contexts.items():
-        hmm = transitions.phone_arcs(context)
-        exit_state = max(target for _, target, _, _ in hmm)
-        states = [0, *range(num_states, num_states + exit_state - 1), 0]
-        num_states += exit_state - 1
-        arcs += [(states[source], states[target], pdf + 1, label if source == 0 else 0, -log_prob)
-                 for source, target, pdf, log_prob in hmm]
-    arcs += [(0, 0, transitions.num_pdfs + 1 + i, number, 0.0) for i, number in enumerate(marks)]
-    fst = _compile(arcs, final=0)
-    kaldifst.arcsort(fst, "olabel")
-    return fst
-
-
-def _compile(arcs: Iterable[Arc], final: int) -> kaldifst.StdVectorFst:
-    """The transducer that starts where its first arc does."""
-    return kaldifst.compile("".join(" ".join(map(str, arc)) + "\n" for arc in arcs) + f"{final}\n")
+def _contexts_in_states(contexts: dict[int, Context], marks: list[int], transitions: TransitionModel,
+                        scratch: Path) -> None:
+    """Writes HCLG.fst, from pdf-ids + 1 to words, without self-loops and marks."""
+    hclg = kaldifst.compose(hmm_transducer(contexts, marks, transitions),
+                            kaldifst.StdVectorFst.read(str(scratch / "CLG.fst")))
+    _determinize(hclg)
+    _write_const(hclg, scratch / "HCLG.fst")
+    del hclg
+    labels = np.arange(transitions.num_pdfs + 1 + len(marks))
+    labels[transitions.num_pdfs + 1:] = 0
+    hclg = _relabelled(scratch / "HCLG.fst", labels)
+    kaldifst.minimize_encoded(hclg)
+    _write_const(hclg, scratch / "HCLG.fst")
 
 
 def _determinize(fst: kaldifst.StdVectorFst) -> None:
-    if kaldifst.determinize_star(fst, use_log=True):
+    """Raises RuntimeError for what cannot be determinized, or grows as if it could not."""
+    if kaldifst.determinize_star(fst, max_states=MAX_GROWTH * (fst.num_states + 1000), use_log=True):
         raise RuntimeError("determinisation stopped before its end")
 
 
-def _without_marks(fst: kaldifst.StdVectorFst, num_pdfs: int, scratch: Path) -> kaldifst.StdVectorFst:
-    """The transducer with input labels beyond those of the pdfs made epsilon."""
-    arrays = to_arrays(fst, scratch)
-    arcs = arrays.arcs.copy()
-    arcs["input"][arcs["input"] > num_pdfs] = 0
-    return to_fst(replace(arrays, arcs=arcs), scratch)
+def _relabelled(path: Path, labels: np.ndarray) -> kaldifst.StdVectorFst:
+    """The transducer of a const file, which it leaves changed, with new input labels: labels[the old one]."""
+    fst = read_arrays(path)
+    fst.arcs["input"] = labels[fst.arcs["input"]]
+    return to_fst(fst, path)
+
+
+def _write(fst: kaldifst.StdFst, path: Path) -> None:
+    if not fst.write(str(path)):
+        raise OSError(f"{path}: cannot be written; is the disk full?")
+
+
+def _write_const(fst: kaldifst.StdVectorFst, path: Path) -> None:
+    _write(kaldifst.StdConstFst(fst), path)
+
+
+def _release() -> None:
+    """Gives memory that is free back to the system, which glibc's malloc does of its own accord at its end alone."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
