@@ -134,7 +134,7 @@ def add_hmm_self_loops(fst: FstArrays, self_loop_log_prob: np.ndarray) -> FstArr
 def _grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, scratch: Path) -> kaldifst.StdVectorFst:
     """G, with #0 on its back-off arcs. n-grams with a word that the lexicon lacks are left out."""
     model = read_arpa(arpa)
-    vocabulary = [word for (word,) in model.ngrams[0] if word not in RESERVED_WORDS]
+    vocabulary = [word for word in model.words if word not in RESERVED_WORDS]
     unknown = [word for word in vocabulary if word not in lexicon.pronunciations]
     some = " ".join(shown(word, lexicon.pronunciations) for word in unknown[:5])
     if len(unknown) == len(vocabulary):
