@@ -17,10 +17,12 @@ from decant.lang.language_model import (
     log10_prob,
     perplexity,
     read_arpa,
+    sentence_log10_probs,
     write_arpa,
 )
 from decant.lang.lexicon import make_lexicon
 from decant.lang.symbols import word_symbols, write_symbol_table
+from decant.text import byte_blocks
 
 TINY = [("a", "b"), ("a", "c")]
 SHIPS = [
@@ -196,6 +198,48 @@ def test_a_word_without_a_unigram_is_impossible_and_one_in_the_history_is_backed
     model = estimate_ngram(TINY, 2, "abc")
     assert log10_prob(model, ["a"], "zebra") == -math.inf
     assert log10_prob(model, ["zebra"], "a") == log10_prob(model, [], "a")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sentences_scored_together_have_the_probabilities_of_their_words(tmp_path, monkeypatch, dtype):
+    write_arpa(estimate_ngram(SHIPS, 3, SHIP_WORDS), tmp_path / "lm.arpa")
+    model = read_arpa(tmp_path / "lm.arpa", dtype)
+    sentences = [["dog"], ["red", "red", "car"], [], ["show", "zebra", "the", "ship"], *SHIPS]
+    monkeypatch.setattr("decant.lang.ngram_model.BATCH", 9)  # several batches
+    log10_probs, unknown = sentence_log10_probs(model, sentences)
+    assert unknown.tolist() == [0, 0, 0, 1] + [0] * len(SHIPS)
+    for words, found in zip(sentences, log10_probs, strict=True):
+        tokens = ["<s>", *words, "</s>"]
+        each = [log10_prob(model, tokens[:place], tokens[place]) for place in range(1, len(tokens))]
+        assert found == pytest.approx(sum(value for value in each if value > -math.inf))
+
+
+def test_a_model_read_in_single_precision_takes_16_bytes_an_ngram_and_12_a_longest(tmp_path):
+    write_arpa(estimate_ngram(SHIPS, 3, SHIP_WORDS), tmp_path / "lm.arpa")
+    sections = read_arpa(tmp_path / "lm.arpa", np.float32).sections
+    assert [section.nbytes / len(section.keys) for section in sections] == [16, 16, 12]
+
+
+def test_an_arpa_file_is_read_alike_in_blocks_of_any_size_and_in_any_order(tmp_path, monkeypatch):
+    model = estimate_ngram(SHIPS, 3, SHIP_WORDS)
+    write_arpa(model, tmp_path / "lm.arpa")
+    head, *lists = (tmp_path / "lm.arpa").read_text().split("-grams:\n")
+    shuffled = [head]
+    for of_order in lists:
+        ngrams, rest = of_order.split("\n\n")
+        shuffled.append("\n".join(sorted(ngrams.split("\n"), reverse=True)) + "\n\n" + rest)
+    (tmp_path / "other.arpa").write_text("-grams:\n".join(shuffled))
+    blocks = byte_blocks
+    monkeypatch.setattr("decant.lang.arpa.byte_blocks", lambda path: blocks(path, size=10))
+    assert read_arpa(tmp_path / "other.arpa") == read_arpa(tmp_path / "lm.arpa")
+
+
+def test_an_ngram_whose_history_is_not_listed_is_left_out_and_said(tmp_path, caplog):
+    text = ARPA.replace("ngram 2=1", "ngram 2=1\nngram 3=2").replace(
+        "0.0000 <s> yes\n", "0.0000 <s> yes\n\n\\3-grams:\n-0.1 yes yes yes\n-0.2 <s> yes </s>\n")
+    model = read_text(tmp_path / "lm.arpa", text)
+    assert list(model.ngrams[2]) == [("<s>", "yes", "</s>")]
+    assert "left out 1 of 2 3-grams, whose history has no line of its own" in caplog.text
 
 
 def test_only_the_last_words_of_a_history_count():
