@@ -35,7 +35,7 @@ def cover_words(lexicon: Lexicon, utterances: Iterable[Utterance], text: Path, c
                       for n, (word, utterance) in enumerate(missing.items())])
         raise ValueError(f"{text}: words missing from the lexicon: {named}; add their pronunciations or remove the "
                          "utterances, or set lexicon.unknown_words to spoken_noise, which takes these words for "
-                         f"{UNKNOWN_WORD}")
+                         f"{UNKNOWN_WORD}, or to g2p, which makes pronunciations for them")
     check_unknown(lexicon, utterances, text, config)
     log.info("%s: words that the lexicon lacks are taken for %s", text, UNKNOWN_WORD)
     if UNKNOWN_WORD in lexicon.pronunciations:
