@@ -27,6 +27,7 @@ setup(
     ],
     extras_require={
         "demo": ["espeakng-loader"],  # GPL-3; only recipes/espeak uses it
-        "dev": ["pytest", "ruff", "import-linter", "mypy"],
+        "g2p": ["phonetisaurus==0.3.0"],  # pronunciations for unknown words; programs for Linux inside, MIT and BSD
+        "dev": ["pytest", "ruff", "import-linter", "mypy", "phonetisaurus==0.3.0"],
     },
 )

@@ -94,6 +94,11 @@ class Experiment:
     def language_model(self) -> Path:
         return self.folder("lang") / "lm.arpa"
 
+    @property
+    def g2p(self) -> Path:
+        """The words whose pronunciations were made, with these; only there if lexicon.unknown_words asks for it."""
+        return self.folder("lang") / "g2p.txt"
+
     def fbank(self, split: str) -> Path:
         return self.folder("fbank") / split
 
@@ -166,6 +171,11 @@ class Experiment:
     @property
     def comparisons(self) -> Path:
         return self.folder("score") / "comparisons.json"
+
+    @property
+    def g2p_results(self) -> Path:
+        """Word errors without words whose pronunciations were made; only there if there are such."""
+        return self.folder("score") / "g2p.json"
 
     @property
     def regularization_results(self) -> Path:

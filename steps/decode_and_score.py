@@ -4,6 +4,7 @@ from decant.distill.ensemble import EnsembleConfig
 from decant.distill.regularization import RegularizationConfig
 from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.score.evaluation import Evaluation, comparisons, evaluate
+from decant.score.g2p_results import g2p_rows, write_g2p_rows
 from decant.score.regularization_results import regularization_rows, write_regularization
 from decant.score.results import write_comparisons, write_results
 from decant.score.scoring import ScoringConfig
@@ -23,6 +24,8 @@ def main(stage: Stage) -> None:
     _, _, *tests = experiment.splits("data")
     write_results(experiment.results, evaluate(evaluation, systems, scoring, tests, stage.model_jobs))
     write_comparisons(experiment.comparisons, comparisons(evaluation, systems, tests))
+    if experiment.g2p.exists():
+        write_g2p_rows(experiment.g2p_results, g2p_rows(stage.out / "details", systems, tests, experiment.g2p))
     if experiment.has("regularization"):
         [config] = stage.config(regularization=RegularizationConfig)
         write_regularization(experiment.regularization_results,

@@ -4,6 +4,7 @@ from rich.console import Console
 
 from decant.feat.fbank import read_unusable
 from decant.files import atomic_path
+from decant.score.g2p_results import g2p_notes
 from decant.score.regularization_results import read_regularization, regularization_markdown, regularization_table
 from decant.score.results import read_comparisons, read_results, results_markdown, results_table
 from steps.stage_program import Stage, run_step
@@ -15,6 +16,8 @@ def main(stage: Stage) -> None:
     left_out = {split: read_unusable(experiment.alignment(split)) for split in experiment.splits("alignment")}
     notes = [f"{len(unusable)} utterances of {split} have no frame accuracy (alignment/{split}/unusable.txt says why)."
              for split, unusable in left_out.items() if unusable]
+    if experiment.g2p_results.exists():
+        notes += g2p_notes(experiment.g2p_results)
     shown, written = [results_table(rows, comparisons), *notes], results_markdown(rows, comparisons)
     written += "".join(f"- {note}\n" for note in notes)
     if experiment.regularization_results.exists():

@@ -11,7 +11,7 @@
 # 8 to 11 (networks but no ensemble, or the students that learn from it); 7 to 11 (Gaussian mixtures alone).
 
 # Lexicon and language model: lexicon.txt, lm.arpa
-# Kneser-Ney smoothing: decant/lang/language_model.py
+# Kneser-Ney smoothing: decant/lang/kneser_ney.py; entropy pruning: pruning.py
 stage 1 lang --reads data --config lexicon language_model -- steps/prepare_lang.py
 
 # Filterbanks of every split: SPLIT/feats.scp, cmvn.scp, fbank.toml, unusable.txt

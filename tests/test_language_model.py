@@ -5,22 +5,24 @@ import re
 from pathlib import Path
 
 import kaldilm
+import numpy as np
 import pytest
+from slow_kneser_ney import slow_estimate
 
+from decant.lang.kneser_ney import FALLBACK_DISCOUNTS, count_ngrams, kneser_ney_discounts
 from decant.lang.language_model import (
-    FALLBACK_DISCOUNTS,
     LanguageModelConfig,
     NgramModel,
     estimate_ngram,
-    kneser_ney_counts,
-    kneser_ney_discounts,
     log10_prob,
     perplexity,
     read_arpa,
+    sentence_log10_probs,
     write_arpa,
 )
 from decant.lang.lexicon import make_lexicon
 from decant.lang.symbols import word_symbols, write_symbol_table
+from decant.text import byte_blocks
 
 TINY = [("a", "b"), ("a", "c")]
 SHIPS = [
@@ -44,8 +46,17 @@ def fails_with(message: str):
 # Estimation
 
 
+def counted(sentences, order: int, **options) -> list[dict]:
+    """The counts of `count_ngrams` by n-gram."""
+    words = sorted({"<s>", "</s>"}.union(*sentences))
+    found = count_ngrams(sentences, order, {word: number for number, word in enumerate(words)}, **options)
+    return [{tuple(words[number] for number in row): count
+             for *row, count in zip(*(column.tolist() for column in (*counts.rows, counts.counts)), strict=True)}
+            for counts in found]
+
+
 def test_shorter_ngrams_count_the_words_before_them_and_those_at_the_start_count_occurrences():
-    counts = kneser_ney_counts([("a", "b"), ("a", "b"), ("c", "b")], 3, frozenset("abc"))
+    counts = counted([("a", "b"), ("a", "b"), ("c", "b")], 3)
     assert counts[2] == {
         ("<s>", "a", "b"): 2, ("a", "b", "</s>"): 2, ("<s>", "c", "b"): 1, ("c", "b", "</s>"): 1
     }
@@ -54,21 +65,44 @@ def test_shorter_ngrams_count_the_words_before_them_and_those_at_the_start_count
 
 
 def test_a_sentence_shorter_than_the_order_counts_in_the_orders_that_it_fills():
-    counts = kneser_ney_counts([("a",), ()], 4, frozenset("a"))
+    counts = counted([("a",), ()], 4)
     assert len(counts) == 3  # there is no 4-gram
     assert counts[2] == {("<s>", "a", "</s>"): 1}
     assert counts[1] == {("<s>", "a"): 1, ("<s>", "</s>"): 1, ("a", "</s>"): 1}
 
 
+def random_sentences(num_words: int, num_sentences: int) -> list[list[str]]:
+    """Sentences of up to nine words, the first words of the vocabulary far more frequent than the last."""
+    random = np.random.default_rng(0)
+    return [[f"w{int(number):03d}" for number in num_words * random.random(random.integers(10)) ** 3]
+            for _ in range(num_sentences)]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5, 12])
+def test_text_counted_in_chunks_gives_the_counts_of_the_whole(order):
+    sentences = random_sentences(100, 300)
+    assert counted(sentences, order, chunk=50) == counted(sentences, order)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 11])  # eleven words of a thousand need two whole numbers
+def test_the_estimate_is_that_of_dicts_to_the_last_digit_of_its_file(order, tmp_path):
+    sentences = random_sentences(1000, 3000)
+    vocabulary = {"unseen"}.union(*sentences)
+    model = estimate_ngram(iter(sentences), order, vocabulary)
+    write_arpa(model, tmp_path / "fast.arpa")
+    write_arpa(NgramModel(slow_estimate(sentences, order, frozenset(vocabulary))), tmp_path / "slow.arpa")
+    assert (tmp_path / "fast.arpa").read_text() == (tmp_path / "slow.arpa").read_text()
+
+
 def test_discounts_follow_equation_26():
     # n1..n4 = 4, 2, 1, 1: Y = 4/8; D1 = 1 - 2Y 2/4, D2 = 2 - 3Y 1/2, D3+ = 3 - 4Y 1/1
-    assert kneser_ney_discounts([1, 1, 1, 1, 2, 2, 3, 4, 9], 3) == pytest.approx((0, 0.5, 1.25, 1.0))
+    assert kneser_ney_discounts(np.array([1, 1, 1, 1, 2, 2, 3, 4, 9]), 3) == pytest.approx((0, 0.5, 1.25, 1.0))
 
 
 @pytest.mark.parametrize("counts", [[2, 3, 4], [1, 3, 4], [1, 2, 4], [1, 2, 3, 4, 4, 4]])
 def test_discounts_that_cannot_be_estimated_or_are_negative_fall_back_with_a_warning(counts, caplog):
     with caplog.at_level(logging.WARNING):
-        assert kneser_ney_discounts(counts, 2) == FALLBACK_DISCOUNTS
+        assert kneser_ney_discounts(np.array(counts), 2) == FALLBACK_DISCOUNTS
     assert "2-grams" in caplog.text
 
 
@@ -164,6 +198,48 @@ def test_a_word_without_a_unigram_is_impossible_and_one_in_the_history_is_backed
     model = estimate_ngram(TINY, 2, "abc")
     assert log10_prob(model, ["a"], "zebra") == -math.inf
     assert log10_prob(model, ["zebra"], "a") == log10_prob(model, [], "a")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sentences_scored_together_have_the_probabilities_of_their_words(tmp_path, monkeypatch, dtype):
+    write_arpa(estimate_ngram(SHIPS, 3, SHIP_WORDS), tmp_path / "lm.arpa")
+    model = read_arpa(tmp_path / "lm.arpa", dtype)
+    sentences = [["dog"], ["red", "red", "car"], [], ["show", "zebra", "the", "ship"], *SHIPS]
+    monkeypatch.setattr("decant.lang.ngram_model.BATCH", 9)  # several batches
+    log10_probs, unknown = sentence_log10_probs(model, sentences)
+    assert unknown.tolist() == [0, 0, 0, 1] + [0] * len(SHIPS)
+    for words, found in zip(sentences, log10_probs, strict=True):
+        tokens = ["<s>", *words, "</s>"]
+        each = [log10_prob(model, tokens[:place], tokens[place]) for place in range(1, len(tokens))]
+        assert found == pytest.approx(sum(value for value in each if value > -math.inf))
+
+
+def test_a_model_read_in_single_precision_takes_16_bytes_an_ngram_and_12_a_longest(tmp_path):
+    write_arpa(estimate_ngram(SHIPS, 3, SHIP_WORDS), tmp_path / "lm.arpa")
+    sections = read_arpa(tmp_path / "lm.arpa", np.float32).sections
+    assert [section.nbytes / len(section.keys) for section in sections] == [16, 16, 12]
+
+
+def test_an_arpa_file_is_read_alike_in_blocks_of_any_size_and_in_any_order(tmp_path, monkeypatch):
+    model = estimate_ngram(SHIPS, 3, SHIP_WORDS)
+    write_arpa(model, tmp_path / "lm.arpa")
+    head, *lists = (tmp_path / "lm.arpa").read_text().split("-grams:\n")
+    shuffled = [head]
+    for of_order in lists:
+        ngrams, rest = of_order.split("\n\n")
+        shuffled.append("\n".join(sorted(ngrams.split("\n"), reverse=True)) + "\n\n" + rest)
+    (tmp_path / "other.arpa").write_text("-grams:\n".join(shuffled))
+    blocks = byte_blocks
+    monkeypatch.setattr("decant.lang.arpa.byte_blocks", lambda path: blocks(path, size=10))
+    assert read_arpa(tmp_path / "other.arpa") == read_arpa(tmp_path / "lm.arpa")
+
+
+def test_an_ngram_whose_history_is_not_listed_is_left_out_and_said(tmp_path, caplog):
+    text = ARPA.replace("ngram 2=1", "ngram 2=1\nngram 3=2").replace(
+        "0.0000 <s> yes\n", "0.0000 <s> yes\n\n\\3-grams:\n-0.1 yes yes yes\n-0.2 <s> yes </s>\n")
+    model = read_text(tmp_path / "lm.arpa", text)
+    assert list(model.ngrams[2]) == [("<s>", "yes", "</s>")]
+    assert "left out 1 of 2 3-grams, whose history has no line of its own" in caplog.text
 
 
 def test_only_the_last_words_of_a_history_count():

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ LEXICON = "GO G OW\nNO N OW\nYES Y EH S\n"
 
 
 def prepare(exp: Path, train: str = "YES NO", dev: str = "NO", lexicon: str = LEXICON, name: str = "lexicon.txt",
-            **settings) -> Path:
+            max_ngrams: int = 0, **settings) -> Path:
     """The folder that stage 1 fills from these transcripts, a letter of a speaker each, and this lexicon."""
     out = exp / "lang"
     out.mkdir(parents=True)
@@ -29,7 +30,8 @@ def prepare(exp: Path, train: str = "YES NO", dev: str = "NO", lexicon: str = LE
     for split, words in (("train", train), ("dev", dev), ("test", "YES GO")):
         write_data_dir(exp / "data" / split, [Utterance("u1", "s", exp / "a.wav", tuple(words.split(" ")))])
     (exp / "data" / name).write_text(lexicon, encoding="utf-8")
-    (out / "stage.toml").write_text(tomli_w.dumps({"lexicon": settings, "language_model": {"order": 2}}))
+    (out / "stage.toml").write_text(tomli_w.dumps({
+        "lexicon": settings, "language_model": {"order": 2, "max_ngrams": max_ngrams}}))
     main(Stage(Experiment(exp, "lang", out), out, 1, torch.device("cpu")))
     return out
 
@@ -73,3 +75,18 @@ def test_text_for_the_language_model_is_split_as_transcripts_are(tmp_path):
     (tmp_path / "data/lm_text").write_text(f"\ufeffYES {word}\nGO\x0bYES\n", encoding="utf-8")
     model = read_arpa(prepare(tmp_path, lexicon=f"{LEXICON}{word} N OW N OW\n", dev=word) / "lm.arpa")
     assert {("<s>", "YES"), ("YES", word), ("GO", "YES")} <= model.ngrams[1].keys()
+
+
+@pytest.mark.skipif(find_spec("phonetisaurus") is None, reason="phonetisaurus is not installed")
+def test_words_of_train_and_of_the_language_model_s_text_are_pronounced_and_those_of_dev_are_not(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/lm_text").write_text("YES SEGO\n")
+    out = prepare(tmp_path, train="YES NO NOGO [NOISE]", dev="NO GOSE", unknown_words="g2p")
+    lexicon = read_lexicon(out / "lexicon.txt")
+    assert {line.split()[0] for line in (out / "g2p.txt").read_text().splitlines()} == {"NOGO", "SEGO"}
+    assert lexicon.pronunciations.keys() == {"<UNK>", "GO", "NO", "NOGO", "SEGO", "YES"}
+
+
+def test_a_language_model_is_pruned_to_the_size_that_is_asked_for(tmp_path):
+    out = prepare(tmp_path, train="YES NO YES NO GO YES NO", max_ngrams=7)
+    assert 5 < read_arpa(out / "lm.arpa").num_ngrams <= 7

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from decant.lang.language_model import NgramModel
-from decant.search.rescoring import rescored, sentence_cost
+from decant.search.rescoring import rescored, sentence_cost, sentence_costs
 
 
 def unigrams(**probabilities):
@@ -19,6 +19,12 @@ N_BEST = [(("a", "a"), 10.0), (("a", "b"), 11.0), (("b",), 30.0)]
 def test_a_sentence_costs_its_words_and_its_end():
     assert sentence_cost(OLD, ("a", "b")) == pytest.approx(-math.log(0.4 * 0.1 * 0.5))
     assert sentence_cost(OLD, ()) == pytest.approx(-math.log(0.5))
+
+
+def test_many_sentences_at_once_cost_what_each_costs_alone():
+    sentences = [("a", "b"), (), ("b",), ("a", "b")]
+    assert sentence_costs(OLD, sentences).tolist() == [sentence_cost(OLD, words) for words in sentences]
+    assert len(sentence_costs(OLD, [])) == 0
 
 
 def test_the_old_model_s_cost_is_replaced_by_the_scaled_one_of_the_new():

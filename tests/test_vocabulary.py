@@ -84,7 +84,7 @@ def test_as_many_unknown_words_as_the_setting_allows_are_counted_in_the_log(capl
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with fails_with("unknown_words is 'drop'; known are refuse and spoken_noise"):
+    with fails_with("unknown_words is 'drop'; known are refuse, spoken_noise and g2p"):
         LexiconConfig(unknown_words="drop")
     with fails_with("max_unknown is 7.3; it is a share, from 0 to 1"):
         LexiconConfig(max_unknown=7.3)

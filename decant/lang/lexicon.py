@@ -42,13 +42,14 @@ class LexiconConfig:
     position_dependent_phones: bool = config_field(
         False, "Phones have other HMM states at a word's begin, inside, at its end, and alone.")
     unknown_words: str = config_field(
-        "refuse", "Words of train that the lexicon lacks: refuse; or spoken_noise, taken for <UNK>, of one phone, SPN.")
+        "refuse", "Words of train that the lexicon lacks: refuse; spoken_noise, taken for <UNK>, of one phone, SPN; or "
+        "g2p, pronounced, with those of the language model, by what the lexicon teaches, <UNK> where that fails.")
     max_unknown: float = config_field(
         0.5, "Share of a split's running words that the lexicon may lack before stage 1 fails.", changes="nothing")
 
     def __post_init__(self) -> None:
-        if self.unknown_words not in ("refuse", "spoken_noise"):
-            raise ValueError(f"unknown_words is {self.unknown_words!r}; known are refuse and spoken_noise")
+        if self.unknown_words not in ("refuse", "spoken_noise", "g2p"):
+            raise ValueError(f"unknown_words is {self.unknown_words!r}; known are refuse, spoken_noise and g2p")
         if not 0 <= self.max_unknown <= 1:
             raise ValueError(f"max_unknown is {self.max_unknown}; it is a share, from 0 to 1")
 

@@ -6,7 +6,7 @@ oov.txt). Words of dev and test may be unknown: whatever is recognised in their 
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from decant.feat.data_dir import Utterance
@@ -35,7 +35,7 @@ def cover_words(lexicon: Lexicon, utterances: Iterable[Utterance], text: Path, c
                       for n, (word, utterance) in enumerate(missing.items())])
         raise ValueError(f"{text}: words missing from the lexicon: {named}; add their pronunciations or remove the "
                          "utterances, or set lexicon.unknown_words to spoken_noise, which takes these words for "
-                         f"{UNKNOWN_WORD}")
+                         f"{UNKNOWN_WORD}, or to g2p, which makes pronunciations for them")
     check_unknown(lexicon, utterances, text, config)
     log.info("%s: words that the lexicon lacks are taken for %s", text, UNKNOWN_WORD)
     if UNKNOWN_WORD in lexicon.pronunciations:
@@ -69,3 +69,13 @@ def check_unknown(lexicon: Lexicon, utterances: Iterable[Utterance], text: Path,
 def known_words(words: Sequence[str], lexicon: Lexicon) -> list[str]:
     """The words of a sentence, those that the lexicon lacks as <UNK>, if it has that."""
     return [lexicon.spoken(word) or word for word in words]
+
+
+def counted_known_words(sentences: Iterable[Sequence[str]], lexicon: Lexicon) -> Iterator[list[str]]:
+    """The known words of sentences, one at a time; when all are through, the log says how many became <UNK>."""
+    num_unknown = 0
+    for words in sentences:
+        known = known_words(words, lexicon)
+        num_unknown += known.count(UNKNOWN_WORD)
+        yield known
+    log.info("language model: %d of its words are %s", num_unknown, UNKNOWN_WORD)

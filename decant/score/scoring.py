@@ -6,7 +6,7 @@ recognised is never right: it stands for a word that the lexicon lacks, and does
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from decant.files import atomic_path
 from decant.lang.lexicon import UNKNOWN_WORD
 from decant.settings import config_field
+from decant.text import read_fields
 
 Sentences = Mapping[str, Sequence[str]]  # the words of each utterance
 GAP = "***"  # what is written opposite a word that was left out or put in
@@ -70,6 +71,17 @@ def utterance_errors(ref: Sequence[str], hyp: Sequence[str]) -> WordErrors:
     return WordErrors(counts["S"], counts["D"], counts["I"], counts["C"] + counts["S"] + counts["D"])
 
 
+def word_errors_without(refs: Sentences, hyps: Sentences, excluded: Collection[str]) -> WordErrors:
+    """The word errors at the words of the references that are not `excluded`, by the best alignment of all words.
+
+    Insertions belong to no word of a reference and count all. `words` may be 0: then there is no rate.
+    """
+    _check_same_utterances(refs, hyps)
+    counts = Counter(kind for utterance, ref in refs.items() for word, _, kind in _align(ref, hyps[utterance])
+                     if word not in excluded)
+    return WordErrors(counts["S"], counts["D"], counts["I"], counts["C"] + counts["S"] + counts["D"])
+
+
 def wer_interval(refs: Sentences, hyps: Sentences, replications: int = 10_000) -> tuple[float, float]:
     """The 95% confidence interval of the word error rate, as fractions: a bootstrap over utterances.
 
@@ -120,6 +132,15 @@ def write_alignments(path: Path, refs: Sentences, hyps: Sentences) -> None:
                 print(" ".join((utterance, name, *cells)).rstrip(), file=file)
             errors = [error for _, _, error in columns]
             print(utterance, "#csid", *map(errors.count, "CSID"), file=file)
+
+
+def read_alignments(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The words of the references and of what was recognised, of a file that `write_alignments` wrote."""
+    found: dict[str, dict[str, list[str]]] = {"ref": {}, "hyp": {}}
+    for _, (utterance, row, *cells) in read_fields(path):
+        if row in found:
+            found[row][utterance] = [cell for cell in cells if cell != GAP]
+    return found["ref"], found["hyp"]
 
 
 def _numbered(ref: Sequence[str], hyp: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -33,7 +33,7 @@ def write_grammar(arpa: Path, lexicon: Lexicon, words_txt: Path, out: Path) -> N
     Raises ValueError if the ARPA file is damaged, empty or shares no word with the lexicon.
     """
     model = read_arpa(arpa)
-    vocabulary = [word for (word,) in model.ngrams[0] if word not in RESERVED_WORDS]
+    vocabulary = [word for word in model.words if word not in RESERVED_WORDS]
     unknown = [word for word in vocabulary if word not in lexicon.pronunciations]
     some = " ".join(shown(word, lexicon.pronunciations) for word in unknown[:5])
     if len(unknown) == len(vocabulary):

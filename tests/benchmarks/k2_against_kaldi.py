@@ -107,7 +107,7 @@ def compare_n_best(k2_python: Path, graph_dir: Path, scp: Path, refs: Sentences,
                    train: Sentences, lm_weight: float, scratch: Path) -> None:
     """n-best lists, their oracle and the lattices' own, and the lists scored again with a trigram of train."""
     old = read_arpa(arpa)
-    new = estimate_ngram(train.values(), 3, [word for (word,) in old.ngrams[0] if word not in RESERVED_WORDS])
+    new = estimate_ngram(train.values(), 3, [word for word in old.words if word not in RESERVED_WORDS])
     out = scratch / "n_best.json"
     seconds = run_k2(k2_python, "decode", "--graph", graph_dir, "--lm-weight", lm_weight, "--scp", scp, "--out", out,
                      "--n-best", 100, "--references", text)
