@@ -106,7 +106,7 @@ def test_the_best_path_and_the_n_best_words_are_those_of_all_paths(write_graph, 
             assert len(expected) > 10
             assert hypothesis.words == expected[0][0]
             assert hypothesis.cost == pytest.approx(expected[0][1], abs=1e-4)
-            listed = n_best(lattice, 20)
+            listed = n_best(lattice, 20, (2.0, 0.0))
             assert [cost for _, cost in listed] == pytest.approx([cost for _, cost in expected[:20]], abs=1e-4)
             assert dict(listed) == pytest.approx({words: dict(expected)[words] for words, _ in listed}, abs=1e-4)
 
@@ -117,16 +117,17 @@ def test_every_arc_of_a_lattice_lies_on_a_path_that_costs_its_slack_more_than_th
     for _, hypothesis, lattice in decode(scp, graph_dir, 1.0, K2SearchConfig(beam=20.0, lattice_beam=2.0)):
         forward, backward = np.full((2, lattice.targets.max() + 1), np.inf)
         forward[0] = backward[-1] = 0.0
-        arcs = list(zip(lattice.sources, lattice.targets, lattice.costs, strict=True))
+        costs = lattice.costs([(1.0, 0.0)])[:, 0]
+        arcs = list(zip(lattice.sources, lattice.targets, costs, strict=True))
         for source, target, cost in arcs:
             forward[target] = min(forward[target], forward[source] + cost)
         for source, target, cost in reversed(arcs):
             backward[source] = min(backward[source], backward[target] + cost)
         assert forward[-1] == pytest.approx(hypothesis.cost)
-        through = forward[lattice.sources] + lattice.costs + backward[lattice.targets]
+        through = forward[lattice.sources] + costs + backward[lattice.targets]
         assert np.isfinite(through).all()
-        np.testing.assert_allclose(lattice.slack, through - forward[-1], atol=1e-6)
-        assert n_best(lattice, 20)[0][0] == hypothesis.words
+        np.testing.assert_allclose(lattice.slack((1.0, 0.0)), through - forward[-1], atol=1e-6)
+        assert n_best(lattice, 20, (1.0, 0.0))[0][0] == hypothesis.words
 
 
 def test_words_cost_and_times_of_a_case_done_by_hand(write_graph, write_scp):
@@ -178,8 +179,8 @@ def test_of_homophones_that_cost_the_same_the_first_in_the_graph_is_taken(write_
     arcs = [(0, 1, label, word, 0.5) for word in (2, 3, 1)] + [(1, 2, 2, 0, 0.0)]
     scp = write_scp(u=frames(*[0] * label, 1))
     [(_, hypothesis, lattice)] = decode(scp, write_graph(transducer(0, [np.inf, np.inf, 0.0], arcs)), 1.0, EVERYTHING)
-    assert hypothesis.words == n_best(lattice, 3)[0][0] == ("b",)
-    assert {words for words, _ in n_best(lattice, 3)} == {("a",), ("b",), ("c",)}
+    assert hypothesis.words == n_best(lattice, 3, (1.0, 0.0))[0][0] == ("b",)
+    assert {words for words, _ in n_best(lattice, 3, (1.0, 0.0))} == {("a",), ("b",), ("c",)}
 
 
 def test_alignment_finds_the_cheapest_of_all_paths(write_scp):
