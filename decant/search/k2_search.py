@@ -211,7 +211,7 @@ def unpacked(fsas: k2.Fsa, words: Sequence[tuple[str, ...]], lm_weight: float) -
     unpacked = []
     for i, num_states in enumerate(first_states.diff().tolist()):
         its = slice(*first_arcs[i:i + 2])
-        levels = frames_before(num_states, arcs[its, 0], arcs[its, 1], np.ones(len(arcs[its]), bool))
+        levels = frames_before(num_states, 0, arcs[its, 0], arcs[its, 1], np.ones(len(arcs[its]), bool))
         unpacked.append(Lattice(arcs[its, 0], arcs[its, 1], graph[its], acoustic[its], labels[its], words, levels))
     return unpacked
 

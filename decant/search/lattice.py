@@ -55,14 +55,15 @@ class Lattice:
         return (forward[self.sources] + costs + backward[self.targets] - forward[last])[:, 0]
 
 
-def frames_before(num_states: int, sources: np.ndarray, targets: np.ndarray, emitting: np.ndarray) -> np.ndarray:
-    """How many frames lie before each state, int32 [N]; emitting: bool [A], which arcs take a frame.
+def frames_before(num_states: int, start: int, sources: np.ndarray, targets: np.ndarray,
+                  emitting: np.ndarray) -> np.ndarray:
+    """How many frames lie between the start and each state, int32 [N]; emitting: bool [A], which arcs take a frame.
 
-    All paths to a state have as many frames: any one of them is followed back to state 0, by jumps of 1, 2, 4 ... arcs.
+    All paths to a state have as many frames: any one of them is followed back, by jumps of 1, 2, 4 ... arcs.
     """
-    before, frames = np.zeros(num_states, np.int64), np.zeros(num_states, np.int32)
+    before, frames = np.full(num_states, start), np.zeros(num_states, np.int32)
     before[targets], frames[targets] = sources, emitting
-    while before.any():
+    for _ in range(num_states.bit_length()):
         frames += frames[before]
         before = before[before]
     return frames

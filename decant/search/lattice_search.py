@@ -36,8 +36,7 @@ def search_lattice(fst: kaldifst.StdConstFst, words: Sequence[tuple[str, ...]], 
     config = kaldi_decoder.LatticeSimpleDecoderConfig(beam=beam, lattice_beam=lattice_beam)
     decoder = kaldi_decoder.LatticeSimpleDecoder(fst, config)
     scaled = np.float32(log_likelihoods / lm_weight)
-    if not decoder.decode(kaldi_decoder.DecodableCtc(scaled)):  # an input label less 1 is a column
-        return None, False
+    decoder.decode(kaldi_decoder.DecodableCtc(scaled))  # an input label less 1 is a column
     found, raw = decoder.get_raw_lattice()
     if not found:
         return None, False
@@ -57,7 +56,7 @@ def read_lattice(path: Path, words: Sequence[tuple[str, ...]], lm_weight: float)
         raise ValueError(f"{path} is not an OpenFst file of type vector and lattice arcs without symbol tables")
     states, sources, arcs = _states_and_arcs(np.frombuffer(data, "<i4", offset=_HEADER.size), num_states)
     emitting = arcs["input"] > 0
-    levels = _levels(num_states, sources, arcs["target"].astype(np.int64), emitting)
+    levels = _levels(num_states, start, sources, arcs["target"].astype(np.int64), emitting)
     order = np.argsort(levels, kind="stable")
     if order[0] != start:
         raise ValueError(f"{path}: its paths do not all begin in state {start}")
@@ -88,13 +87,15 @@ def _states_and_arcs(data: np.ndarray, num_states: int) -> tuple[np.ndarray, np.
     return states, np.repeat(np.arange(num_states), states["arcs"]), data[~is_state].view(_ARC)
 
 
-def _levels(num_states: int, sources: np.ndarray, targets: np.ndarray, emitting: np.ndarray) -> np.ndarray:
+def _levels(num_states: int, start: int, sources: np.ndarray, targets: np.ndarray,
+            emitting: np.ndarray) -> np.ndarray:
     """For each state a number, int32 [N], that is higher than those of the states before it: by frames, then by the
     epsilon arcs on the longest way to it from the frame's beginning."""
-    frames = frames_before(num_states, sources, targets, emitting)
-    epsilons, before = np.zeros(num_states, np.int32), None
+    frames = frames_before(num_states, start, sources, targets, emitting)
+    epsilons = np.zeros(num_states, np.int32)
     sources, targets = sources[~emitting], targets[~emitting]
-    while before is None or (before != epsilons).any():
-        before = epsilons.copy()
-        np.maximum.at(epsilons, targets, epsilons[sources] + 1)
+    while (late := epsilons[targets] <= epsilons[sources]).any():
+        if epsilons.max() > len(sources):
+            raise ValueError("the decoding graph has a cycle of arcs without pdf-ids; build it again (stage 5)")
+        np.maximum.at(epsilons, targets[late], epsilons[sources[late]] + 1)
     return frames * (epsilons.max() + 1) + epsilons

@@ -252,6 +252,20 @@ def test_a_grid_of_settings_gives_what_each_gives_alone(write_graph, write_scp, 
             utterance: (list(hypothesis.words), hypothesis.cost) for utterance, hypothesis, _ in alone}
 
 
+def test_one_search_tells_the_words_of_a_grid_of_settings(write_graph, write_scp, tmp_path):
+    rng = np.random.default_rng(5)
+    scp, graph_dir = write_scp(cut=frames(0, 1), u=log_likelihoods(rng, 12)), write_graph(SPOKEN)
+    grids = []
+    for once in ([], ["--search-lm-weight", 2, "--lattice-beam", 60, "--beam", 60]):
+        done = run("decode", "--graph", graph_dir, "--scp", scp, "--lm-weight", 1, 4, "--word-insertion-penalty", 0, -2,
+                   *once, "--out", tmp_path / "out.json")
+        assert done.returncode == 0, done.stderr
+        grids.append([setting | {"utterances": {utterance: (found["words"], found["partial"])
+                                                for utterance, found in setting["utterances"].items()}}
+                      for setting in json.loads((tmp_path / "out.json").read_text())])
+    assert grids[0] == grids[1] and grids[0][0] != grids[0][2]
+
+
 def test_mistakes_end_the_command_line_with_one_line(write_graph, write_scp, tmp_path):
     scp = write_scp(u7=np.zeros((5, 12), np.float32))
     done = run("decode", "--graph", write_graph(SPOKEN), "--scp", scp, "--lm-weight", 1, "--out", tmp_path / "out.json")
