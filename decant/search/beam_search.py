@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import kaldi_decoder
 import kaldifst
@@ -20,7 +21,7 @@ import numpy as np
 
 from decant.parallel import parallel_stream
 from decant.search.fst_arrays import read_graph_arrays, write_arrays
-from decant.search.lattice import Lattice, Setting, best_words
+from decant.search.lattice import Lattice, Setting, best_words, n_best
 from decant.search.lattice_search import search_lattice
 from decant.settings import config_field
 
@@ -118,21 +119,35 @@ def decode_grid(
     `read_graph` does.
     """
     grid = {setting: Hypotheses({}, ()) for setting in settings}
-    found: Iterator[list[Found]]
-    if jobs <= 1:
-        read = cache(partial(read_graph, graph_dir))
-        found = (_decode_part(part, read, settings, config) for part in _parts(scored))
-    else:
-        read_graph(graph_dir)  # a fault of the graph is told here, once
-        tasks = ((part, graph_dir, settings, config) for part in _parts(scored))
-        found = parallel_stream(_decode_in_worker, tasks, jobs)
-    for part in found:
+    for part in _by_parts(_decode_part, scored, graph_dir, jobs, settings, config):
         for utterance, by_setting in part:
             for setting, (words, whole) in zip(settings, by_setting, strict=True):
                 grid[setting].words[utterance] = words
                 if not whole:
                     grid[setting] = replace(grid[setting], partial=(*grid[setting].partial, utterance))
     return grid
+
+
+def n_best_lists(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, n: int, setting: Setting,
+                 config: LatticeSearch, jobs: int = 1) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+    """Of every utterance the n word sequences that cost least with the setting, as far as the beams reach, each with
+    the cost of its best path: what decant.search.rescoring takes. An utterance without a path has the empty one alone.
+
+    scored, jobs and what is raised: as in decode_grid.
+    """
+    return dict(one for part in _by_parts(_n_best_of_part, scored, graph_dir, jobs, n, setting, config) for one in part)
+
+
+def _by_parts(function: Callable[..., list], scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, jobs: int,
+              *arguments: Any) -> Iterator[list]:
+    """function(part, read, *arguments) of parts of the utterances as they come; read: the graph by a penalty."""
+    if jobs <= 1:
+        read = cache(partial(read_graph, graph_dir))
+        yield from (function(part, read, *arguments) for part in _parts(scored))
+    else:
+        read_graph(graph_dir)  # a fault of the graph is told here, once
+        tasks = ((function, part, graph_dir, *arguments) for part in _parts(scored))
+        yield from parallel_stream(_in_worker, tasks, jobs)
 
 
 Part = list[tuple[str, np.ndarray]]
@@ -153,18 +168,19 @@ def _parts(scored: Iterable[tuple[str, np.ndarray]]) -> Iterator[Part]:
 
 def _decode_part(part: Part, read: Callable[[float], Graph], settings: Sequence[Setting],
                  config: SearchConfig) -> list[Found]:
-    """read: gives the graph with a word insertion penalty."""
-    graphs = {penalty: read(penalty) for penalty in ({0.0} if isinstance(config, LatticeSearch) else
-                                                     {penalty for _, penalty in settings})}
+    if isinstance(config, LatticeSearch):
+        return _from_lattices(part, read(0.0), settings, config)
+    _check_part(read(settings[0][1]), part)
+    return [(utterance, [decode(read(penalty), log_likelihoods, weight, config) for weight, penalty in settings])
+            for utterance, log_likelihoods in part]
+
+
+def _check_part(graph: Graph, part: Part) -> None:
     for utterance, log_likelihoods in part:
         try:
-            check_scores(next(iter(graphs.values())), log_likelihoods)
+            check_scores(graph, log_likelihoods)
         except ValueError as error:
             raise ValueError(f"utterance {utterance}: {error}") from error
-    if isinstance(config, LatticeSearch):
-        return _from_lattices(part, graphs[0.0], settings, config)
-    return [(utterance, [decode(graphs[penalty], log_likelihoods, weight, config) for weight, penalty in settings])
-            for utterance, log_likelihoods in part]
 
 
 def _from_lattices(part: Part, graph: Graph, settings: Sequence[Setting], config: LatticeSearch) -> list[Found]:
@@ -175,8 +191,15 @@ def _from_lattices(part: Part, graph: Graph, settings: Sequence[Setting], config
             for utterance, _, whole in searched]
 
 
+def _n_best_of_part(part: Part, read: Callable[[float], Graph], n: int, setting: Setting,
+                    config: LatticeSearch) -> list[tuple[str, list[tuple[tuple[str, ...], float]]]]:
+    return [(utterance, n_best(lattice, n, setting) if lattice else [((), 0.0)])
+            for utterance, lattice, _ in search_lattices(read(0.0), part, config)]
+
+
 def search_lattices(graph: Graph, part: Part, config: LatticeSearch) -> list[tuple[str, Lattice | None, bool]]:
     """(utterance, its lattice, whether it ends in final states); no lattice where the beam holds no path to the end."""
+    _check_part(graph, part)
     words = ((), *((word,) for word in graph.words[1:]))
     with TemporaryDirectory() as scratch:
         return [(utterance, *search_lattice(graph.fst, words, log_likelihoods, config.lm_weight, config.beam,
@@ -187,5 +210,5 @@ def search_lattices(graph: Graph, part: Part, config: LatticeSearch) -> list[tup
 _graph_of_worker = cache(read_graph)  # a worker serves one grid, and reads its graph once
 
 
-def _decode_in_worker(part: Part, graph_dir: Path, settings: Sequence[Setting], config: SearchConfig) -> list[Found]:
-    return _decode_part(part, partial(_graph_of_worker, graph_dir), settings, config)
+def _in_worker(function: Callable[..., list], part: Part, graph_dir: Path, *arguments: Any) -> list:
+    return function(part, partial(_graph_of_worker, graph_dir), *arguments)
