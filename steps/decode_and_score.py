@@ -9,7 +9,7 @@ from decant.score.regularization_results import regularization_rows, write_regul
 from decant.score.results import write_comparisons, write_results
 from decant.score.scoring import ScoringConfig
 from decant.score.systems import find_systems
-from decant.search.beam_search import SearchConfig
+from decant.search.beam_search import LatticeSearch, SearchConfig
 from steps.stage_program import Stage, run_step
 
 
@@ -20,7 +20,8 @@ def main(stage: Stage) -> None:
                                                      distillation=DistillationConfig))
     # On a CPU systems share the cores; on a GPU they follow each other, and each has all of them to search.
     jobs = 1 if stage.device.type == "cpu" else stage.jobs
-    evaluation = Evaluation(experiment, stage.out, search, stage.engine, stage.device, jobs)
+    tuning = LatticeSearch(scoring.lattice_search_beam, search.max_active, scoring.search_weight, scoring.lattice_beam)
+    evaluation = Evaluation(experiment, stage.out, search, tuning, stage.engine, stage.device, jobs)
     _, _, *tests = experiment.splits("data")
     write_results(experiment.results, evaluate(evaluation, systems, scoring, tests, stage.model_jobs))
     write_comparisons(experiment.comparisons, comparisons(evaluation, systems, tests))

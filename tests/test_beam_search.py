@@ -1,17 +1,30 @@
 import json
 import math
 
+import kaldifst
 import numpy as np
 import pytest
 
 from decant.hmm.state_tying import monophone_tree
 from decant.hmm.topology import HmmConfig, TransitionModel
+from decant.lang.language_model import NgramModel, read_arpa
 from decant.lang.lexicon import make_lexicon
 from decant.parallel import parallel_stream
 from decant.search import beam_search
-from decant.search.beam_search import SearchConfig, decode, decode_grid, read_graph
+from decant.search.beam_search import (
+    LatticeSearch,
+    SearchConfig,
+    decode,
+    decode_grid,
+    n_best_lists,
+    read_graph,
+    search_lattices,
+)
 from decant.search.decoding_graph import build_graph
 from decant.search.fst_arrays import read_arrays
+from decant.search.lattice import n_best
+from decant.search.lattice_search import read_lattice
+from decant.search.rescoring import rescored
 
 LEXICON = make_lexicon([("no", ("N", "O")), ("on", ("O", "N")), ("oh", ("O",))])
 TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig())
@@ -98,6 +111,71 @@ def test_a_grid_gives_what_single_decodings_give_whatever_the_number_of_jobs(gra
     assert grid[5.0, 1.0].words["u1"] == decode(
         read_graph(graph_dir, 1.0), spoken("SIL", "N", "O", "SIL", "O", "N"), 5.0, CONFIG
     )[0]
+
+
+def test_one_search_of_lattices_gives_what_a_grid_of_searches_gives_whatever_the_number_of_jobs(graph_dir, scored):
+    settings = [(weight, penalty) for weight in (1.0, 2.0, 5.0) for penalty in (0.0, -1.0, 1.0)]
+    search = LatticeSearch(beam=40.0, lm_weight=2.0, lattice_beam=40.0)
+    grid = decode_grid(scored, graph_dir, settings, search)
+    assert grid == decode_grid(scored, graph_dir, settings, CONFIG)
+    assert grid == decode_grid(scored, graph_dir, settings, search, jobs=2)
+    assert len({found.words["u4"] for found in grid.values()}) > 1
+
+
+def test_a_lattice_holds_the_cost_of_the_graph_and_that_of_the_frames_apart(graph_dir):
+    x = spoken("N", "O", height=2.0)
+    [(_, lattice, whole)] = search_lattices(read_graph(graph_dir), [("u", x)], LatticeSearch(lm_weight=4.0))
+    [(words, cost)] = n_best(lattice, 1, (4.0, 0.0))
+    assert whole and words == ("no",)
+    [(_, cost_at_1)] = n_best(lattice, 1, (1.0, 0.0))
+    assert cost - cost_at_1 == pytest.approx(len(x) * 2.0 * (1 - 1 / 4.0), abs=1e-4)  # every frame is 2 likelier
+
+
+def test_lattices_list_the_utterance_that_ends_in_no_final_state_too(graph_dir):
+    scored = [("cut", spoken("N")[:2]), ("whole", spoken("N", "O"))]
+    found = decode_grid(scored, graph_dir, [(1.0, 0.0), (3.0, 1.0)], LatticeSearch(lm_weight=1.0))
+    assert found == decode_grid(scored, graph_dir, [(1.0, 0.0), (3.0, 1.0)], CONFIG)
+    assert found[3.0, 1.0].partial == ("cut",)
+
+
+def test_a_lattice_is_read_wherever_its_start_stands_and_whatever_the_order_of_its_epsilon_arcs(tmp_path):
+    """As kaldi-decoder numbers them: what the epsilon arcs of a frame reach comes before where they leave."""
+    raw = kaldifst.Lattice()
+    for _ in range(5):
+        raw.add_state()
+    raw.start = 2
+    for source, target, label, word, graph, acoustic in ((2, 1, 0, 1, 0.5, 0.0), (1, 0, 0, 0, 0.25, 0.0),
+                                                         (2, 0, 0, 0, 9.0, 0.0), (0, 4, 3, 2, 1.0, 6.0),
+                                                         (4, 3, 0, 0, 0.125, 0.0)):
+        raw.add_arc(source, kaldifst.LatticeArc(label, word, kaldifst.LatticeWeight(graph, acoustic), target))
+    raw.set_final(3, kaldifst.LatticeWeight(2.0, 0.0))
+    assert raw.write(str(tmp_path / "raw.fst"))
+    lattice = read_lattice(tmp_path / "raw.fst", ((), ("a",), ("b",)), lm_weight=10.0)
+    assert (np.diff(lattice.levels) > 0).all() and (np.diff(lattice.sources) >= 0).all()
+    assert (lattice.levels[lattice.targets] > lattice.levels[lattice.sources]).all()
+    assert n_best(lattice, 2, (20.0, 0.0)) == [(("a", "b"), pytest.approx(3.875 + 3.0)),
+                                               (("b",), pytest.approx(12.125 + 3.0))]
+
+
+def test_n_best_lists_hold_the_best_path_first_and_another_language_model_chooses_among_them(graph_dir):
+    """ "on" fits better by 1 in each of 12 frames; "no" costs less by log(0.65 / 0.05) = 2.6, in the new model more."""
+    scored = [("u", np.maximum(spoken("O", "N", height=4.0), spoken("N", "O", height=3.0))), ("v", spoken("O"))]
+    search = LatticeSearch(lm_weight=8.0)
+    lists = n_best_lists(scored, graph_dir, 3, (8.0, 0.5), search)
+    assert lists == n_best_lists(scored, graph_dir, 3, (8.0, 0.5), search, jobs=2)
+    best = decode_grid(scored, graph_dir, [(8.0, 0.5)], CONFIG)[8.0, 0.5].words
+    assert {utterance: found[0][0] for utterance, found in lists.items()} == best
+    assert best["u"] == ("no",)
+    old = read_arpa(graph_dir.parent / "lm.arpa")
+    section = dict(old.ngrams[0])
+    section[("no",)], section[("on",)] = section[("on",)], section[("no",)]
+    assert rescored(lists["u"], old, NgramModel((section,)))[0][0] == ("on",)
+    assert rescored(lists["u"], old, old)[0][0] == ("no",)
+
+
+def test_another_kind_of_file_is_no_lattice(graph_dir):
+    with pytest.raises(ValueError, match="not an OpenFst file of type vector and lattice arcs"):
+        read_lattice(graph_dir / "HCLG.fst", (), 1.0)
 
 
 def test_an_utterance_that_ends_in_no_final_state_keeps_its_words_and_is_listed(graph_dir):

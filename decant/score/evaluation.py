@@ -1,8 +1,9 @@
 """Decoding and scoring of systems: tuning on dev, then the test sets with what dev chose.
 
 LM weight and word insertion penalty belong to a system's variant: those with which all its runs together make the
-fewest errors on dev. A run's own choice would be one of dev's accidents where dev is small. What is done already is
-kept, so that an interrupted stage goes on.
+fewest errors on dev. A run's own choice would be one of dev's accidents where dev is small. To choose them dev is
+searched once: its lattices tell the words of each setting. What counts is then decoded with what was chosen. What is
+done already is kept, so that an interrupted stage goes on.
 """
 
 import json
@@ -33,8 +34,9 @@ from decant.score.scoring import (
     write_alignments,
 )
 from decant.score.systems import System, frames_of, parameters, scorer_of, training_seconds
-from decant.search.beam_search import Hypotheses, SearchConfig, Setting
+from decant.search.beam_search import Hypotheses, LatticeSearch, SearchConfig
 from decant.search.engine import Engine
+from decant.search.lattice import Setting
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +45,19 @@ Variant = tuple[str, str]  # system and variant: whose runs share an LM weight a
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the systems of an experiment are decoded. out: the folder of what is found. jobs: processes that search for
-    one system."""
+    """How the systems of an experiment are decoded. out: the folder of what is found. search: what counts; tuning: what
+    the settings are chosen by. jobs: processes that search for one system."""
 
     experiment: Experiment
     out: Path
     search: SearchConfig
+    tuning: LatticeSearch
     engine: Engine
     device: torch.device
     jobs: int = 1
 
-    def decode(self, system: System, split: str,
-               settings: Sequence[Setting]) -> tuple[Sentences, dict[Setting, Hypotheses], dict[str, np.ndarray]]:
+    def decode(self, system: System, split: str, settings: Sequence[Setting],
+               search: SearchConfig) -> tuple[Sentences, dict[Setting, Hypotheses], dict[str, np.ndarray]]:
         """The references of a split; what the system recognises with each setting; for each frame of the aligned
         utterances whether its most probable pdf-id is the aligned one, bool [T]."""
         labels = dict(read_int_vectors(self.experiment.alignment(split) / "ali.scp"))
@@ -68,22 +71,21 @@ class Evaluation:
                 yield utterance, scored.log_likelihoods
 
         graph = self.experiment.graph(system.states)
-        grid = self.engine.decode(log_likelihoods(), graph, settings, self.search, self.jobs)
+        grid = self.engine.decode(log_likelihoods(), graph, settings, search, self.jobs)
         refs = read_words(self.experiment.data(split))
         # An utterance too short for a frame is recognised as nothing: its words count as deleted.
         return refs, {setting: Hypotheses(dict.fromkeys(refs, ()) | found.words, found.partial)
                       for setting, found in grid.items()}, right
 
     def dev_errors(self, system: System, settings: Sequence[Setting]) -> Counter[Setting]:
-        """The system's word errors on dev with each setting, from dev_errors/<label>.json as far as they are there."""
+        """The system's word errors on dev with each setting, of one search; dev_errors/<label>.json keeps them."""
         file = self.out / "dev_errors" / f"{system.label}.json"
-        known = {tuple(setting): errors for *setting, errors in json.loads(file.read_text())} if file.exists() else {}
-        if wanted := [setting for setting in settings if setting not in known]:
-            refs, grid, _ = self.decode(system, "dev", wanted)
-            known |= {setting: word_errors(refs, found.words).total for setting, found in grid.items()}
+        if not file.exists():
+            refs, grid, _ = self.decode(system, "dev", settings, self.tuning)
+            found = [[*setting, word_errors(refs, grid[setting].words).total] for setting in settings]
             with atomic_path(file) as path:
-                path.write_text(json.dumps([[*setting, errors] for setting, errors in sorted(known.items())]))
-        return Counter({setting: known[setting] for setting in settings})
+                path.write_text(json.dumps(found))
+        return Counter({(weight, penalty): errors for weight, penalty, errors in json.loads(file.read_text())})
 
     def score(self, system: System, splits: Sequence[str], setting: Setting) -> None:
         """Writes the system's rows to rows/<label>.json, its alignments to details/, and what it counted in every
@@ -92,7 +94,7 @@ class Evaluation:
             return
         rows = []
         for split in splits:
-            refs, grid, right = self.decode(system, split, [setting])
+            refs, grid, right = self.decode(system, split, [setting], self.search)
             words, partial = grid[setting].words, grid[setting].partial
             if partial:
                 log.warning("%s, %s: %d of %d utterances end in no final state; their best partial paths count: %s",
@@ -141,25 +143,17 @@ def variant(system: System) -> Variant:
 
 def choose_settings(evaluation: Evaluation, systems: Sequence[System], config: ScoringConfig,
                     at_a_time: int) -> dict[Variant, Setting]:
-    """Of each variant the LM weight that does best with the first penalty, then the best penalty with it."""
-    variants = {variant(system) for system in systems}
-
-    def best(settings: dict[Variant, list[Setting]]) -> dict[Variant, Setting]:
-        errors: dict[Variant, Counter[Setting]] = {one: Counter() for one in variants}
-        tasks = [(system, settings[variant(system)]) for system in systems]
-        found = parallel_map(evaluation.dev_errors, tasks, at_a_time, "dev")
-        for system, its_errors in zip(systems, found, strict=True):
-            errors[variant(system)].update(its_errors)
-        return {one: choose_setting(errors[one]) for one in variants}
-
-    first = config.word_insertion_penalties[0]
-    weights = best({one: [(weight, first) for weight in config.lm_weights] for one in variants})
-    for one, (weight, _) in sorted(weights.items()):
+    """Of each variant the LM weight and the penalty with which all its runs together make the fewest errors on dev."""
+    tasks = [(system, config.settings) for system in systems]
+    errors: dict[Variant, Counter[Setting]] = {variant(system): Counter() for system in systems}
+    for system, found in zip(systems, parallel_map(evaluation.dev_errors, tasks, at_a_time, "dev"), strict=True):
+        errors[variant(system)].update(found)
+    chosen = {one: choose_setting(errors[one]) for one in errors}
+    for one, (weight, _) in sorted(chosen.items()):
         if weight in (min(config.lm_weights), max(config.lm_weights)) and len(config.lm_weights) > 1:
             log.warning("%s: dev chose the LM weight %g, at the edge of scoring.lm_weights; try more beyond it",
                         " ".join(one).strip(), weight)
-    return best({one: [(weights[one][0], penalty) for penalty in config.word_insertion_penalties]
-                 for one in variants})
+    return chosen
 
 
 def write_counts(path: Path, refs: Sentences, hyps: Sentences, right: dict[str, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ recognised is never right: it stands for a word that the lexicon lacks, and does
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 
 import kaldialign
@@ -24,18 +25,37 @@ GAP = "***"  # what is written opposite a word that was left out or put in
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """What is tried on dev, whose best decodes test."""
+    """What is tried on dev, on the lattices of one search; the best decodes test."""
 
     lm_weights: tuple[float, ...] = config_field(
-        (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0),
-        "Weights of the language model that are tried on dev, with the first word insertion penalty.")
+        (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0), "Weights of the language model that are tried on dev.")
     word_insertion_penalties: tuple[float, ...] = config_field(
-        (0.0, -1.0, 1.0), "Costs of a word that are tried on dev, with the best language model weight.")
+        (0.0, -1.0, 1.0), "Costs of a word that are tried on dev, with every language model weight.")
+    lattice_lm_weight: float = config_field(
+        0.0, "The language model weight of dev's one search; 0: the middle one of lm_weights.")
+    lattice_search_beam: float = config_field(
+        13.0, "As search.beam, in dev's one search, which has no search.max_active; 10 is several times as fast.")
+    lattice_beam: float = config_field(
+        8.0, "The lattices keep the paths that cost at most this much more than the best one.")
 
     def __post_init__(self) -> None:
         if not self.lm_weights or min(self.lm_weights) <= 0 or not self.word_insertion_penalties:
             raise ValueError("lm_weights needs one or more, all above 0, "
                              "and word_insertion_penalties needs one or more")
+        if self.lattice_lm_weight < 0 or min(self.lattice_search_beam, self.lattice_beam) <= 0:
+            raise ValueError(f"lattice_lm_weight is {self.lattice_lm_weight}, lattice_search_beam "
+                             f"{self.lattice_search_beam}, lattice_beam {self.lattice_beam}; the first may not be "
+                             "negative, and both beams have to be positive (13 and 8 are usual)")
+
+    @property
+    def settings(self) -> list[tuple[float, float]]:
+        """What is tried: (language model weight, word insertion penalty)."""
+        return list(product(self.lm_weights, self.word_insertion_penalties))
+
+    @property
+    def search_weight(self) -> float:
+        """The language model weight of dev's one search."""
+        return self.lattice_lm_weight or sorted(self.lm_weights)[len(self.lm_weights) // 2]
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 kaldi-decoder's FasterDecoder is a Viterbi search that keeps, at each frame, the states within a beam of the
 best. As in Kaldi, costs of the graph stay at scale 1 and log-likelihoods are divided by the language model
-weight, so that the beam is one of graph costs; a word insertion penalty is a cost added for every word.
+weight, so that the beam is one of graph costs; a word insertion penalty is a cost added for every word. To tell
+what many weights and penalties would give, a lattice of one search is enough (decant.search.lattice).
 
 The letters: T frames, S pdf-ids.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import kaldi_decoder
 import kaldifst
@@ -19,9 +21,9 @@ import numpy as np
 
 from decant.parallel import parallel_stream
 from decant.search.fst_arrays import map_fst, read_graph_arrays, write_arrays
+from decant.search.lattice import Lattice, Setting, best_words, n_best
+from decant.search.lattice_search import search_lattice
 from decant.settings import config_field
-
-Setting = tuple[float, float]  # language model weight, word insertion penalty
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,15 @@ class SearchConfig:
             raise ValueError(f"beam is {self.beam}; it has to be positive (10 to 16 is usual)")
         if self.max_active < 1:
             raise ValueError(f"max_active is {self.max_active}; it has to be at least 1 (7000 is usual)")
+
+
+@dataclass(frozen=True)
+class LatticeSearch(SearchConfig):
+    """One search for all settings. lm_weight: at which it searches. lattice_beam: it keeps the paths that cost at most
+    this much more than the best. kaldi-decoder has no max_active here."""
+
+    lm_weight: float = 10.0
+    lattice_beam: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,7 @@ def decode(
 
     log_likelihoods: [T, S]. Raises ValueError for a matrix that is empty, not finite or not as wide as S.
     """
-    if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != graph.num_pdfs:
-        raise ValueError(f"log-likelihoods of shape {list(log_likelihoods.shape)} for a graph of "
-                         f"{graph.num_pdfs} pdf-ids; use a model and a graph that come from the same HMM")
-    if not len(log_likelihoods) or not np.isfinite(log_likelihoods).all():
-        raise ValueError("log-likelihoods without frames, or not all finite; compute them again")
+    check_scores(graph, log_likelihoods)
     options = kaldi_decoder.FasterDecoderOptions(beam=config.beam, max_active=config.max_active)
     decoder = kaldi_decoder.FasterDecoder(graph.fst, options)
     scaled = np.float32(log_likelihoods / lm_weight)
@@ -92,6 +99,15 @@ def decode(
     return tuple(graph.words[label] for label in labels), decoder.reached_final()
 
 
+def check_scores(graph: Graph, log_likelihoods: np.ndarray) -> None:
+    """Raises ValueError for a matrix that is empty, not finite or not as wide as the graph has pdf-ids."""
+    if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] != graph.num_pdfs:
+        raise ValueError(f"log-likelihoods of shape {list(log_likelihoods.shape)} for a graph of "
+                         f"{graph.num_pdfs} pdf-ids; use a model and a graph that come from the same HMM")
+    if not len(log_likelihoods) or not np.isfinite(log_likelihoods).all():
+        raise ValueError("log-likelihoods without frames, or not all finite; compute them again")
+
+
 def decode_grid(
     scored: Iterable[tuple[str, np.ndarray]],
     graph_dir: Path,
@@ -99,23 +115,15 @@ def decode_grid(
     config: SearchConfig,
     jobs: int = 1,
 ) -> dict[Setting, Hypotheses]:
-    """The words of every utterance with each setting. scored: (utterance, log-likelihoods float32 [T, S]).
+    """The words of every utterance with each setting, of a search each; with a LatticeSearch of one search, which holds
+    the best path of a setting as far as its beams reach. scored: (utterance, log-likelihoods float32 [T, S]).
 
     Log-likelihoods are searched as they come, in `jobs` processes, and no more of them are kept than these have work
     with; the results do not depend on their number. Raises what `decode` does, naming the utterance, and what
     `read_graph` does.
     """
     grid = {setting: Hypotheses({}, ()) for setting in settings}
-    penalties = {penalty for _, penalty in settings}
-    found: Iterator[list[tuple[str, list[tuple[tuple[str, ...], bool]]]]]
-    if jobs <= 1:
-        graphs = {penalty: read_graph(graph_dir, penalty) for penalty in penalties}
-        found = (_decode_part(part, graphs, settings, config) for part in _parts(scored))
-    else:
-        read_graph(graph_dir)  # a fault of the graph is told here, once
-        tasks = ((part, graph_dir, settings, config) for part in _parts(scored))
-        found = parallel_stream(_decode_in_worker, tasks, jobs)
-    for part in found:
+    for part in _by_parts(_decode_part, scored, graph_dir, jobs, settings, config):
         for utterance, by_setting in part:
             for setting, (words, whole) in zip(settings, by_setting, strict=True):
                 grid[setting].words[utterance] = words
@@ -124,7 +132,30 @@ def decode_grid(
     return grid
 
 
+def n_best_lists(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, n: int, setting: Setting,
+                 config: LatticeSearch, jobs: int = 1) -> dict[str, list[tuple[tuple[str, ...], float]]]:
+    """Of every utterance the n word sequences that cost least with the setting, as far as the beams reach, each with
+    the cost of its best path: what decant.search.rescoring takes. An utterance without a path has the empty one alone.
+
+    scored, jobs and what is raised: as in decode_grid.
+    """
+    return dict(one for part in _by_parts(_n_best_of_part, scored, graph_dir, jobs, n, setting, config) for one in part)
+
+
+def _by_parts(function: Callable[..., list], scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, jobs: int,
+              *arguments: Any) -> Iterator[list]:
+    """function(part, read, *arguments) of parts of the utterances as they come; read: the graph by a penalty."""
+    if jobs <= 1:
+        read = cache(partial(read_graph, graph_dir))
+        yield from (function(part, read, *arguments) for part in _parts(scored))
+    else:
+        read_graph(graph_dir)  # a fault of the graph is told here, once
+        tasks = ((function, part, graph_dir, *arguments) for part in _parts(scored))
+        yield from parallel_stream(_in_worker, tasks, jobs)
+
+
 Part = list[tuple[str, np.ndarray]]
+Found = tuple[str, list[tuple[tuple[str, ...], bool]]]  # an utterance, and what `decode` returns, at every setting
 PART_BYTES = 2**25  # of log-likelihoods that a process is given at a time
 
 
@@ -139,22 +170,49 @@ def _parts(scored: Iterable[tuple[str, np.ndarray]]) -> Iterator[Part]:
         yield part
 
 
-def _decode_part(part: Part, graphs: Mapping[float, Graph], settings: Sequence[Setting],
-                 config: SearchConfig) -> list[tuple[str, list[tuple[tuple[str, ...], bool]]]]:
-    """(utterance, what `decode` returns at every setting). graphs: by word insertion penalty."""
-    decoded = []
+def _decode_part(part: Part, read: Callable[[float], Graph], settings: Sequence[Setting],
+                 config: SearchConfig) -> list[Found]:
+    if isinstance(config, LatticeSearch):
+        return _from_lattices(part, read(0.0), settings, config)
+    _check_part(read(settings[0][1]), part)
+    return [(utterance, [decode(read(penalty), log_likelihoods, weight, config) for weight, penalty in settings])
+            for utterance, log_likelihoods in part]
+
+
+def _check_part(graph: Graph, part: Part) -> None:
     for utterance, log_likelihoods in part:
         try:
-            decoded.append((utterance, [decode(graphs[penalty], log_likelihoods, weight, config)
-                                        for weight, penalty in settings]))
+            check_scores(graph, log_likelihoods)
         except ValueError as error:
             raise ValueError(f"utterance {utterance}: {error}") from error
-    return decoded
+
+
+def _from_lattices(part: Part, graph: Graph, settings: Sequence[Setting], config: LatticeSearch) -> list[Found]:
+    searched = search_lattices(graph, part, config)
+    lattices = {utterance: lattice for utterance, lattice, _ in searched if lattice}
+    words = dict(zip(lattices, best_words(list(lattices.values()), settings), strict=True))
+    return [(utterance, [(spoken, whole) for spoken in words.get(utterance, [()] * len(settings))])
+            for utterance, _, whole in searched]
+
+
+def _n_best_of_part(part: Part, read: Callable[[float], Graph], n: int, setting: Setting,
+                    config: LatticeSearch) -> list[tuple[str, list[tuple[tuple[str, ...], float]]]]:
+    return [(utterance, n_best(lattice, n, setting) if lattice else [((), 0.0)])
+            for utterance, lattice, _ in search_lattices(read(0.0), part, config)]
+
+
+def search_lattices(graph: Graph, part: Part, config: LatticeSearch) -> list[tuple[str, Lattice | None, bool]]:
+    """(utterance, its lattice, whether it ends in final states); no lattice where the beam holds no path to the end."""
+    _check_part(graph, part)
+    words = ((), *((word,) for word in graph.words[1:]))
+    with TemporaryDirectory() as scratch:
+        return [(utterance, *search_lattice(graph.fst, words, log_likelihoods, config.lm_weight, config.beam,
+                                            config.lattice_beam, Path(scratch, "lattice.fst")))
+                for utterance, log_likelihoods in part]
 
 
 _graph_of_worker = cache(read_graph)  # a worker serves one grid, and reads its graph once
 
 
-def _decode_in_worker(part: Part, graph_dir: Path, settings: Sequence[Setting], config: SearchConfig) -> list:
-    return _decode_part(part, {penalty: _graph_of_worker(graph_dir, penalty) for _, penalty in settings}, settings,
-                        config)
+def _in_worker(function: Callable[..., list], part: Part, graph_dir: Path, *arguments: Any) -> list:
+    return function(part, partial(_graph_of_worker, graph_dir), *arguments)

@@ -11,7 +11,8 @@ from torch import Tensor
 from decant.hmm.alignment import LogLikelihoods, align
 from decant.hmm.topology import StateGraph
 from decant.search import beam_search, k2_engine
-from decant.search.beam_search import Hypotheses, SearchConfig, Setting
+from decant.search.beam_search import Hypotheses, SearchConfig
+from decant.search.lattice import Setting
 
 ENGINES = ("kaldi", "k2")
 
@@ -42,8 +43,8 @@ class Engine:
 
     def decode(self, scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, settings: Sequence[Setting],
                config: SearchConfig, jobs: int) -> dict[Setting, Hypotheses]:
-        """What utterances are recognised as with each LM weight and penalty of the settings; scored: as in
-        decant.search.beam_search.decode_grid."""
+        """What utterances are recognised as with each LM weight and penalty of the settings, by a search each or, with
+        a LatticeSearch, by one; scored: as in decant.search.beam_search.decode_grid."""
         if self.name == "k2":
             return k2_engine.decode_grid(scored, graph_dir, settings, config, self.device, self.scratch)
         return beam_search.decode_grid(scored, graph_dir, settings, config, jobs)

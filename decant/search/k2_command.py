@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 
 from decant.feat.archive import write_int_vectors
 from decant.files import atomic_path
-from decant.search.lattice import n_best, oracle_errors
+from decant.search.lattice import Setting, best_words, n_best, oracle_errors
 from decant.search.state_graphs import read_acceptors
 from decant.text import read_fields
 
@@ -34,11 +34,15 @@ log = logging.getLogger("decant.search.k2_command")
 def write_decoded(arguments: argparse.Namespace) -> None:
     """Writes JSON, a list of {lm_weight, word_insertion_penalty, utterances}; utterances: name -> the fields of
     Hypothesis; with --n-best, `n_best`, a list of {words, cost}; with --references, `oracle_errors`, how many its
-    lattice's best path has."""
-    read = cache(read_graph)
-    grid = [{"lm_weight": weight, "word_insertion_penalty": penalty,
-             "utterances": _decoded(arguments, weight, penalty, read)}
-            for penalty in arguments.word_insertion_penalty for weight in arguments.lm_weight]
+    lattice's best path has. With --search-lm-weight, name -> words and partial alone."""
+    settings = [(weight, penalty) for penalty in arguments.word_insertion_penalty for weight in arguments.lm_weight]
+    if arguments.search_lm_weight:
+        found = _from_lattices(arguments, settings)
+    else:
+        read = cache(read_graph)
+        found = [_decoded(arguments, weight, penalty, read) for weight, penalty in settings]
+    grid = [{"lm_weight": weight, "word_insertion_penalty": penalty, "utterances": utterances}
+            for (weight, penalty), utterances in zip(settings, found, strict=True)]
     with atomic_path(arguments.out) as path:
         path.write_text(json.dumps(grid) + "\n", encoding="utf-8")
 
@@ -53,8 +57,8 @@ def _decoded(arguments: argparse.Namespace, lm_weight: float, word_insertion_pen
             arguments.batch_frames, read):
         found[utterance] = asdict(hypothesis)
         if arguments.n_best:
-            found[utterance]["n_best"] = [{"words": words, "cost": cost}
-                                          for words, cost in n_best(lattice, arguments.n_best)]
+            listed = n_best(lattice, arguments.n_best, (lm_weight, 0.0))  # the penalty is in the graph's costs
+            found[utterance]["n_best"] = [{"words": words, "cost": cost} for words, cost in listed]
         if arguments.references:
             if utterance not in references:
                 raise ValueError(f"{arguments.references}: utterance {utterance} of {arguments.scp} is not there")
@@ -64,6 +68,18 @@ def _decoded(arguments: argparse.Namespace, lm_weight: float, word_insertion_pen
                     "best partial paths count: %s", arguments.scp, lm_weight, word_insertion_penalty, len(partial),
                     len(found), " ".join(partial))
     return dict(sorted(found.items()))
+
+
+def _from_lattices(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[dict[str, dict]]:
+    """What one search has found with each setting."""
+    config = K2SearchConfig(arguments.beam, arguments.max_active, arguments.lattice_beam)
+    found: list[dict[str, dict]] = [{} for _ in settings]
+    for utterance, hypothesis, lattice in decode(
+            arguments.scp, arguments.graph, arguments.search_lm_weight, config, 0.0, arguments.device,
+            arguments.batch_frames):
+        for with_setting, words in zip(found, best_words([lattice], settings)[0], strict=True):
+            with_setting[utterance] = {"words": words, "partial": hypothesis.partial}
+    return [dict(sorted(with_setting.items())) for with_setting in found]
 
 
 def write_alignments(arguments: argparse.Namespace) -> None:
@@ -94,6 +110,8 @@ def _arguments() -> argparse.Namespace:
     decoding.add_argument("--beam", type=float, default=K2SearchConfig.beam)
     decoding.add_argument("--max-active", type=int, default=K2SearchConfig.max_active)
     decoding.add_argument("--lattice-beam", type=float, default=K2SearchConfig.lattice_beam)
+    decoding.add_argument("--search-lm-weight", type=float,
+                          help="search once, with this weight, and find the words of each weight in the lattices")
     decoding.add_argument("--n-best", type=int, default=0, metavar="N")
     decoding.add_argument("--references", type=Path, metavar="TEXT")
     aligning = commands.add_parser("align", help=write_alignments.__doc__)

@@ -15,7 +15,8 @@ from torch import Tensor
 from decant.feat.archive import read_int_vectors, write_matrices
 from decant.hmm.alignment import LogLikelihoods, own_scores
 from decant.hmm.topology import StateGraph
-from decant.search.beam_search import Hypotheses, SearchConfig, Setting
+from decant.search.beam_search import Hypotheses, LatticeSearch, SearchConfig
+from decant.search.lattice import Setting
 from decant.search.state_graphs import acceptor, write_acceptors
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ def decode_grid(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, setti
     MAX_BYTES of log-likelihoods at a time. Raises FileNotFoundError and ValueError."""
     grid = {setting: Hypotheses({}, ()) for setting in settings}
     weights, penalties = (sorted(set(values)) for values in zip(*settings, strict=True))
+    lattice_beam, once = 1.0, []
+    if isinstance(config, LatticeSearch):
+        lattice_beam, once = config.lattice_beam, ["--search-lm-weight", config.lm_weight]
     rest = iter(scored)
     while part := list(_up_to(MAX_BYTES, rest)):
         with TemporaryDirectory(dir=folder, prefix=".") as scratch:
@@ -71,7 +75,7 @@ def decode_grid(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, setti
             write_matrices(Path(scratch, "x"), part)
             run("decode", "--scp", Path(scratch, "x.scp"), "--graph", graph_dir, "--lm-weight", *weights,
                 "--word-insertion-penalty", *penalties, "--beam", config.beam, "--max-active", config.max_active,
-                "--lattice-beam", 1, "--device", device, "--out", out)
+                "--lattice-beam", lattice_beam, *once, "--device", device, "--out", out)
             decoded = json.loads(out.read_text(encoding="utf-8"))
         for found in decoded:
             setting = found["lm_weight"], found["word_insertion_penalty"]

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 from decant.feat.archive import read_matrices, read_scp
 from decant.progress import progress
 from decant.search.fst_arrays import FstArrays, read_graph_arrays
-from decant.search.lattice import Lattice
+from decant.search.lattice import Lattice, frames_before
 
 try:
     import k2
@@ -57,8 +57,9 @@ class K2SearchConfig:
 
 @dataclass(frozen=True)
 class K2Graph:
-    """fsa: a vector of one transducer without epsilons. Scores are negative costs; labels, pdf-ids + 1; aux_labels,
-    indices into `words`, sequences of words, of which the first is empty."""
+    """fsa: a vector of one transducer without epsilons. Scores are negative costs, and so are graph_scores, which
+    lattices keep apart; labels, pdf-ids + 1; aux_labels, indices into `words`, sequences of words, of which the first
+    is empty."""
 
     fsa: k2.Fsa
     words: Sequence[tuple[str, ...]]
@@ -151,6 +152,7 @@ def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0, device: str
         has_label = fsa.aux_labels.shape.row_splits(1).diff() > 0
         fsa.aux_labels = has_label.int().masked_scatter(has_label, fsa.aux_labels.values)
     fsa = k2.create_fsa_vec([k2.connect(fsa)]).to(device)
+    fsa.graph_scores = fsa.scores.clone()
     return K2Graph(fsa, [tuple(words[number] for number in sequence) for sequence in sequences], num_pdfs)
 
 
@@ -193,35 +195,40 @@ def lattices(graph: K2Graph, batch: Batch, lm_weight: float, config: K2SearchCon
         output_beam=config.lattice_beam, min_active_states=MIN_ACTIVE, max_active_states=config.max_active)
 
 
-def unpacked(fsas: k2.Fsa, words: Sequence[tuple[str, ...]]) -> list[Lattice]:
+def unpacked(fsas: k2.Fsa, words: Sequence[tuple[str, ...]], lm_weight: float) -> list[Lattice]:
     """The transducers of a vector, each state's arcs leading to later ones, in numpy; k2 leaves arcs that lead to no
     final state in its lattices, and they are left out."""
     shape, arcs, scores = fsas.arcs.shape(), fsas.arcs.values(), fsas.scores.double()
     first_states = shape.row_splits(1).long()
-    fsa_of_arc = shape.row_ids(1)[shape.row_ids(2).long()].long()
-    sources, targets = (first_states[fsa_of_arc] + arcs[:, column] for column in (0, 1))
-    through = fsas.get_forward_scores(True, False)[sources] + scores + fsas.get_backward_scores(True, False)[targets]
-    slack = fsas.get_tot_scores(True, False)[fsa_of_arc] - through
-    kept = torch.isfinite(slack).nonzero()[:, 0]
-    arcs, slack, costs = (x[kept].cpu().numpy() for x in (arcs, slack, -scores))
-    spoken = [words[number] for number in fsas.aux_labels[kept].tolist()]
+    first_state = first_states[shape.row_ids(1)[shape.row_ids(2).long()].long()]  # of each arc's transducer
+    sources, targets = (first_state + arcs[:, column] for column in (0, 1))
+    through = fsas.get_forward_scores(True, False)[sources] + fsas.get_backward_scores(True, False)[targets]
+    kept = torch.isfinite(through).nonzero()[:, 0]
+    graph_scores = fsas.graph_scores.double()
+    arcs, labels, graph, acoustic = (x[kept].cpu().numpy() for x in (
+        arcs, fsas.aux_labels, -graph_scores, (graph_scores - scores) * lm_weight))
     first_arcs = np.searchsorted(kept.cpu().numpy(), shape.row_splits(2)[first_states].cpu().numpy()).tolist()
-    return [Lattice(arcs[first:end, 0], arcs[first:end, 1], costs[first:end], spoken[first:end], slack[first:end])
-            for first, end in zip(first_arcs[:-1], first_arcs[1:], strict=True)]
+    unpacked = []
+    for i, num_states in enumerate(first_states.diff().tolist()):
+        its = slice(*first_arcs[i:i + 2])
+        levels = frames_before(num_states, 0, arcs[its, 0], arcs[its, 1], np.ones(len(arcs[its]), bool))
+        unpacked.append(Lattice(arcs[its, 0], arcs[its, 1], graph[its], acoustic[its], labels[its], words, levels))
+    return unpacked
 
 
-def best_hypotheses(lattice: k2.Fsa, words: Sequence[tuple[str, ...]],
+def best_hypotheses(lattice: k2.Fsa, words: Sequence[tuple[str, ...]], lm_weight: float,
                     partial: bool = False) -> list[Hypothesis | None]:
     """The best path of each lattice of a vector; None for an empty one."""
-    paths = unpacked(k2.shortest_path(lattice, use_double_scores=True), words)
-    return [_hypothesis(path, partial) if len(path.costs) else None for path in paths]
+    paths = unpacked(k2.shortest_path(lattice, use_double_scores=True), words, lm_weight)
+    return [_hypothesis(path, lm_weight, partial) if len(path.labels) else None for path in paths]
 
 
-def _hypothesis(path: Lattice, partial: bool) -> Hypothesis:
-    num_frames = len(path.costs) - 1  # an arc a frame, and one into the final state
-    given_out = [(word, min(t, num_frames - 1)) for t, words in enumerate(path.words) for word in words]
-    return Hypothesis(tuple(word for word, _ in given_out), float(path.costs.sum()), tuple(t for _, t in given_out),
-                      partial)
+def _hypothesis(path: Lattice, lm_weight: float, partial: bool) -> Hypothesis:
+    num_frames = len(path.labels) - 1  # an arc a frame, and one into the final state
+    given_out = [(word, min(t, num_frames - 1)) for t, label in enumerate(path.labels.tolist())
+                 for word in path.words[label]]
+    cost = float(path.graph_costs.sum() + path.acoustic_costs.sum() / lm_weight)
+    return Hypothesis(tuple(word for word, _ in given_out), cost, tuple(t for _, t in given_out), partial)
 
 
 def decode(scp: Path, graph_dir: Path, lm_weight: float, config: K2SearchConfig, word_insertion_penalty: float = 0.0,
@@ -240,13 +247,13 @@ def decode(scp: Path, graph_dir: Path, lm_weight: float, config: K2SearchConfig,
     anywhere = None
     for batch in read_batches(scp, graph.num_pdfs, max_frames):
         lattice = lattices(graph, batch, lm_weight, config)
-        best = best_hypotheses(lattice, graph.words)
-        for item, hypothesis, its_lattice in zip(batch, best, unpacked(lattice, graph.words), strict=True):
+        best = best_hypotheses(lattice, graph.words, lm_weight)
+        for item, hypothesis, its_lattice in zip(batch, best, unpacked(lattice, graph.words, lm_weight), strict=True):
             if hypothesis is None:
                 anywhere = anywhere or read(graph_dir, word_insertion_penalty, device, ends_anywhere=True)
                 again = lattices(anywhere, [item], lm_weight, config)
-                [hypothesis] = best_hypotheses(again, graph.words, partial=True)
-                [its_lattice] = unpacked(again, graph.words)
+                [hypothesis] = best_hypotheses(again, graph.words, lm_weight, partial=True)
+                [its_lattice] = unpacked(again, graph.words, lm_weight)
             if hypothesis is None:
                 raise ValueError(f"{scp}: utterance {item[0]}: no path within the beam, {config.beam}; widen it")
             yield item[0], hypothesis, its_lattice

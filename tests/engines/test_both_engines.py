@@ -10,7 +10,7 @@ from decant.hmm.state_tying import DecisionTree, Split, monophone_tree
 from decant.hmm.topology import HmmConfig, TransitionModel, state_graph
 from decant.lang.language_model import estimate_ngram, write_arpa
 from decant.lang.lexicon import make_lexicon
-from decant.search.beam_search import SearchConfig
+from decant.search.beam_search import LatticeSearch, SearchConfig
 from decant.search.decoding_graph import build_graph
 from decant.search.engine import ENGINES, Engine
 
@@ -52,4 +52,6 @@ def test_both_engines_recognise_the_same(engines, tmp_path: Path):
     settings = [(weight, penalty) for weight in (2.0, 8.0) for penalty in (0.0, -1.0)]
     ours, k2s = (engine.decode(scored, tmp_path / "graph", settings, SearchConfig(), 1) for engine in engines)
     assert ours == k2s
+    once = LatticeSearch(beam=40.0, lm_weight=4.0, lattice_beam=40.0)
+    assert all(engine.decode(scored, tmp_path / "graph", settings, once, 1) == ours for engine in engines)
     assert any(len(words) > 1 for words in ours[2.0, 0.0].words.values())

@@ -106,7 +106,7 @@ def test_the_best_path_and_the_n_best_words_are_those_of_all_paths(write_graph, 
             assert len(expected) > 10
             assert hypothesis.words == expected[0][0]
             assert hypothesis.cost == pytest.approx(expected[0][1], abs=1e-4)
-            listed = n_best(lattice, 20)
+            listed = n_best(lattice, 20, (2.0, 0.0))
             assert [cost for _, cost in listed] == pytest.approx([cost for _, cost in expected[:20]], abs=1e-4)
             assert dict(listed) == pytest.approx({words: dict(expected)[words] for words, _ in listed}, abs=1e-4)
 
@@ -117,16 +117,17 @@ def test_every_arc_of_a_lattice_lies_on_a_path_that_costs_its_slack_more_than_th
     for _, hypothesis, lattice in decode(scp, graph_dir, 1.0, K2SearchConfig(beam=20.0, lattice_beam=2.0)):
         forward, backward = np.full((2, lattice.targets.max() + 1), np.inf)
         forward[0] = backward[-1] = 0.0
-        arcs = list(zip(lattice.sources, lattice.targets, lattice.costs, strict=True))
+        costs = lattice.costs([(1.0, 0.0)])[:, 0]
+        arcs = list(zip(lattice.sources, lattice.targets, costs, strict=True))
         for source, target, cost in arcs:
             forward[target] = min(forward[target], forward[source] + cost)
         for source, target, cost in reversed(arcs):
             backward[source] = min(backward[source], backward[target] + cost)
         assert forward[-1] == pytest.approx(hypothesis.cost)
-        through = forward[lattice.sources] + lattice.costs + backward[lattice.targets]
+        through = forward[lattice.sources] + costs + backward[lattice.targets]
         assert np.isfinite(through).all()
-        np.testing.assert_allclose(lattice.slack, through - forward[-1], atol=1e-6)
-        assert n_best(lattice, 20)[0][0] == hypothesis.words
+        np.testing.assert_allclose(lattice.slack((1.0, 0.0)), through - forward[-1], atol=1e-6)
+        assert n_best(lattice, 20, (1.0, 0.0))[0][0] == hypothesis.words
 
 
 def test_words_cost_and_times_of_a_case_done_by_hand(write_graph, write_scp):
@@ -178,8 +179,8 @@ def test_of_homophones_that_cost_the_same_the_first_in_the_graph_is_taken(write_
     arcs = [(0, 1, label, word, 0.5) for word in (2, 3, 1)] + [(1, 2, 2, 0, 0.0)]
     scp = write_scp(u=frames(*[0] * label, 1))
     [(_, hypothesis, lattice)] = decode(scp, write_graph(transducer(0, [np.inf, np.inf, 0.0], arcs)), 1.0, EVERYTHING)
-    assert hypothesis.words == n_best(lattice, 3)[0][0] == ("b",)
-    assert {words for words, _ in n_best(lattice, 3)} == {("a",), ("b",), ("c",)}
+    assert hypothesis.words == n_best(lattice, 3, (1.0, 0.0))[0][0] == ("b",)
+    assert {words for words, _ in n_best(lattice, 3, (1.0, 0.0))} == {("a",), ("b",), ("c",)}
 
 
 def test_alignment_finds_the_cheapest_of_all_paths(write_scp):
@@ -249,6 +250,20 @@ def test_a_grid_of_settings_gives_what_each_gives_alone(write_graph, write_scp, 
         alone = decode(scp, graph_dir, setting["lm_weight"], K2SearchConfig(), setting["word_insertion_penalty"])
         assert {utterance: (entry["words"], entry["cost"]) for utterance, entry in setting["utterances"].items()} == {
             utterance: (list(hypothesis.words), hypothesis.cost) for utterance, hypothesis, _ in alone}
+
+
+def test_one_search_tells_the_words_of_a_grid_of_settings(write_graph, write_scp, tmp_path):
+    rng = np.random.default_rng(5)
+    scp, graph_dir = write_scp(cut=frames(0, 1), u=log_likelihoods(rng, 12)), write_graph(SPOKEN)
+    grids = []
+    for once in ([], ["--search-lm-weight", 2, "--lattice-beam", 60, "--beam", 60]):
+        done = run("decode", "--graph", graph_dir, "--scp", scp, "--lm-weight", 1, 4, "--word-insertion-penalty", 0, -2,
+                   *once, "--out", tmp_path / "out.json")
+        assert done.returncode == 0, done.stderr
+        grids.append([setting | {"utterances": {utterance: (found["words"], found["partial"])
+                                                for utterance, found in setting["utterances"].items()}}
+                      for setting in json.loads((tmp_path / "out.json").read_text())])
+    assert grids[0] == grids[1] and grids[0][0] != grids[0][2]
 
 
 def test_mistakes_end_the_command_line_with_one_line(write_graph, write_scp, tmp_path):
