@@ -54,7 +54,8 @@ def stage(exp: Path) -> tuple[float, float]:
     out = exp / "fbank"
     out.mkdir()
     (out / "stage.toml").write_text("[fbank]\n[utterances]\n")
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824"}  # start.sh
+    # As steps/start.sh has them.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "1073741824"}
     program = of_process([sys.executable, "steps/compute_fbank.py", "--exp", str(exp), "--out", str(out), "--jobs", "1",
                           "--device", "cpu", "--corpus", "", "--engine", "kaldi"], environment)
     started = time.process_time()
