@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import tomli_w
 import torch
-from torchaudio.compliance import kaldi
 
 from decant.feat.archive import merge_scp, read_matrices, read_matrix, read_scp, write_matrices
 from decant.feat.audio import read_audio
 from decant.feat.data_dir import Utterance, at_speed, read_data_dir
+from decant.feat.log_mel import log_mel, mel_banks
 from decant.files import atomic_path
 from decant.parallel import parallel_map
 from decant.settings import config_field
@@ -89,20 +89,12 @@ def fbank(samples: np.ndarray | torch.Tensor, config: FbankConfig) -> torch.Tens
     """
     if len(samples) < config.window:
         raise ValueError(f"{len(samples)} samples are fewer than a window of {config.window}; leave them out")
+    banks = mel_banks(config.window, config.num_bins, config.sample_rate, config.low_freq, config.high_freq)
     with torch.random.fork_rng(devices=[], enabled=config.dither > 0):
         if config.dither > 0:
             torch.manual_seed(0)  # so that frames depend on nothing but samples and settings
-        frames = kaldi.fbank(
-            torch.as_tensor(samples, dtype=torch.float32).unsqueeze(0),
-            num_mel_bins=config.num_bins,
-            sample_frequency=config.sample_rate,
-            frame_length=config.frame_length_ms,
-            frame_shift=config.frame_shift_ms,
-            low_freq=config.low_freq,
-            high_freq=config.high_freq,
-            snip_edges=config.snip_edges,
-            dither=config.dither,
-        )
+        frames = log_mel(torch.as_tensor(samples, dtype=torch.float32), config.window, config.shift, banks,
+                         config.snip_edges, config.dither)
     if not frames.isfinite().all():
         highest = float(torch.as_tensor(samples).abs().max())
         raise ValueError(f"samples of up to {highest:g}, where 16 bits end at 32768, give frames that are not finite; "

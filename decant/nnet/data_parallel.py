@@ -8,13 +8,14 @@ import gc
 import os
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 # How long processes wait for one that still works by itself, on checksums say. Lost ones are torchrun's to notice.
 PATIENCE = timedelta(days=1)
@@ -68,6 +69,9 @@ def spread(model: nn.Module, shard: bool, device: torch.device) -> nn.Module:
         return model
     if not shard:
         return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    from torch.distributed.device_mesh import init_device_mesh  # not above: see _divided
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (num_processes(),))
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -95,21 +99,35 @@ def summed(x: Tensor) -> Tensor:
 
 def whole(x: Tensor) -> Tensor:
     """A divided tensor put together; every process has to call this."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if _divided(x) else x
 
 
 def divided_like(x: Tensor, other: Tensor) -> Tensor:
     """A whole tensor, where `other` is, and divided among the processes as it is."""
     x = x.to(other.device)
-    return distribute_tensor(x, other.device_mesh, other.placements) if isinstance(other, DTensor) else x
+    if not _divided(other):
+        return x
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(x, other.device_mesh, other.placements)
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:
     """Whether all weights that this process has are finite."""
-    return all(bool((x.to_local() if isinstance(x, DTensor) else x).isfinite().all()) for x in parameters)
+    return all(bool((x.to_local() if _divided(x) else x).isfinite().all()) for x in parameters)
 
 
 def wait() -> None:
     """Until every process is here."""
     if num_processes() > 1:
         distributed.barrier()
+
+
+def _divided(x: Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is divided among the processes. Importing what FSDP needs takes a core-second, a quarter of a
+    stage's start, and is left to programs of several processes."""
+    if num_processes() == 1:
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(x, DTensor)
