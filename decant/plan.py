@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from decant.distill import needs
-from decant.distill.needs import Frames
+from decant.distill.needs import Frames, Needs
 from decant.nnet.training import TrainingConfig
 from decant.rates import rate
 
@@ -33,18 +33,24 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """A stage's needs: bytes; core-seconds, of which so many run at a time at most; operations, which a GPU can do."""
+    """A stage's needs: bytes; core-seconds of work; operations of networks, so many of which are trained at a time at
+    most, in so many minibatches, and which a GPU can do."""
 
     stage: str
     disk: float = 0.0
     memory: float = 0.0
     work: float = 0.0
     operations: float = 0.0
+    steps: float = 0.0
     at_a_time: int = 1_000_000
 
-    def hours(self, jobs: int, core: float, gpu: float | None) -> float:
-        """On so many cores of so many operations a second; with a GPU, if its operations a second are given."""
-        networks = self.operations / (gpu or core * min(jobs, self.at_a_time))
+    def hours(self, jobs: int, core: float) -> float:
+        """On so many cores of so many operations a second."""
+        return (self.work / jobs + self.operations / (core * min(jobs, self.at_a_time))) / 3600
+
+    def gpu_hours(self, jobs: int) -> float:
+        """With networks on a GPU, one after the other."""
+        networks = max(self.operations / rate("training, GPU"), self.steps * rate("step, GPU"))
         return (self.work / jobs + networks) / 3600
 
 
@@ -84,7 +90,7 @@ def stages(tables: Tables, sizes: Sizes, jobs: int) -> list[Row]:
         Row("6 alignment", frames.of(frames.num_frames) + frames.of(round(others * frames_an_hour))
             + features * sizes.train * (copies - 1), shards,
             rate("labels") * (copies * sizes.train + others) + searches * adapted),
-        *network_stages(tables, frames, others * frames_an_hour, sizes.dev * frames_an_hour, jobs),
+        *network_stages(tables, frames, sizes.dev * frames_an_hour, jobs),
         score_stage(tables, frames, systems, searches, others * frames_an_hour),
     ]
 
@@ -116,39 +122,39 @@ def tied_work(tables: Tables, sizes: Sizes) -> float:
     return work
 
 
-def network_stages(tables: Tables, frames: Frames, others: float, dev: float, jobs: int) -> list[Row]:
-    """Stages 7 to 11. others, dev: frames of dev and test, of dev."""
+def network_stages(tables: Tables, frames: Frames, dev: float, jobs: int) -> list[Row]:
+    """Stages 7 to 11. dev: its frames."""
     model, training, targets = tables["acoustic_model"], tables["training"], tables["soft_targets"]
-    distillation, members = tables["distillation"], tables["ensemble"].num_members
+    learning, distillation = tables["student_training"], tables["distillation"]
+    members, share = tables["ensemble"].num_members, tables["regularization"].share * frames.num_frames
     students = len(targets.temperatures) + distillation.num_seeds * distillation.generations - 1
-    parameters, one = frames.parameters(model), training_operations(frames, model, training, frames.num_frames, dev)
-    passes = targets.passes(frames.num_frames)
-    teacher = 2 * members * parameters * frames.num_frames
-    learning = students * training_operations(frames, model, tables["student_training"], frames.num_frames, dev)
-    if not targets.stored:
-        learning += students * teacher * tables["student_training"].epochs
-    rows = []
-    for stage, need, operations, at_a_time in (
-            ("7 baseline", needs.of_trainings(frames, model, training, 1, 1), one, 1),
-            ("8 ensemble", needs.of_trainings(frames, model, training, members - 1, min(jobs, members - 1)),
-             (members - 1) * one, members - 1),
-            ("9 soft_targets", needs.of_soft_targets(frames, model, targets, members, jobs),
-             teacher * passes * targets.stored, jobs),
-            ("10 students", needs.of_students(frames, model, tables["student_training"], targets, distillation, members,
-                                              jobs), learning, students)):
-        rows.append(Row(stage, need.disk * (stage != "9 soft_targets" or targets.stored), need.memory, 0.0, operations,
-                        at_a_time * training.threads))
-    share = tables["regularization"].share * frames.num_frames
-    seeds = tables["regularization"].num_seeds
-    small = sum(seeds * training_operations(frames, model, tables[f"{kind}_regularization_training"], share, dev)
-                for kind in ("hard", "soft"))
-    need = needs.of_trainings(frames, model, tables["soft_regularization_training"], 2 * seeds, min(jobs, seeds))
-    return [*rows, Row("11 regularization", need.disk, need.memory, 0.0, small, seeds)]
+    seeds, small = tables["regularization"].num_seeds, tables["soft_regularization_training"]
+    teacher = 2 * members * frames.parameters(model) * frames.num_frames
+    passes = targets.passes(frames.num_frames) * targets.stored
+    answers = 0 if targets.stored else students * teacher * learning.epochs
 
+    def trained(config: TrainingConfig, num_frames: float, networks: int) -> tuple[float, float]:
+        """Operations, with the looks at dev, and minibatches."""
+        each = 6 * num_frames * config.epochs + 2 * dev * config.epochs / config.dev_epochs
+        return networks * frames.parameters(model) * each, networks * num_frames * config.epochs / config.batch_size
 
-def training_operations(frames: Frames, model: Any, config: TrainingConfig, num_frames: float, dev: float) -> float:
-    """Of a network's training on so many frames, with its looks at dev."""
-    return frames.parameters(model) * (6 * num_frames * config.epochs + 2 * dev * (config.epochs / config.dev_epochs))
+    def row(stage: str, need: Needs, work: tuple[float, float], at_a_time: int) -> Row:
+        return Row(stage, need.disk, need.memory, 0.0, *work, at_a_time * training.threads)
+
+    of_hard, of_soft = (trained(tables[f"{kind}_regularization_training"], share, seeds) for kind in ("hard", "soft"))
+    of_students = trained(learning, frames.num_frames, students)
+    return [
+        row("7 baseline", needs.of_trainings(frames, model, training, 1, 1),
+            trained(training, frames.num_frames, 1), 1),
+        row("8 ensemble", needs.of_trainings(frames, model, training, members - 1, min(jobs, members - 1)),
+            trained(training, frames.num_frames, members - 1), members - 1),
+        row("9 soft_targets", needs.of_soft_targets(frames, model, targets, members, jobs) if passes else Needs(0, 0),
+            (passes * teacher, passes * members * frames.num_frames / needs.TEACHER_BATCH), jobs),
+        row("10 students", needs.of_students(frames, model, learning, targets, distillation, members, jobs),
+            (of_students[0] + answers, of_students[1]), students),
+        row("11 regularization", needs.of_trainings(frames, model, small, 2 * seeds, min(jobs, seeds)),
+            (of_hard[0] + of_soft[0], of_hard[1] + of_soft[1]), seeds),
+    ]
 
 
 def score_stage(tables: Tables, frames: Frames, systems: int, searches: float, others: float) -> Row:

@@ -1,6 +1,7 @@
 """Rates that `run.sh --plan` reckons with, each with where it was measured.
 
-One core is one of an AMD EPYC (Zen 4) with bfloat16 instructions, unless said otherwise. No GPU has been measured.
+One core is one of an AMD EPYC (Zen 4) with bfloat16 instructions, unless said otherwise. No GPU has been measured: what
+is said of one is counted, or assumed.
 """
 
 from dataclasses import dataclass
@@ -37,9 +38,12 @@ RATES = {
     "graph memory": Rate(5100.0, "bytes an n-gram", _GRAPH),
     "graph disk": Rate(400.0, "bytes an n-gram", _GRAPH),
     "search": Rate(0.06, "core-seconds a second of speech", f"0.05 to 0.07 with {_GRAPH}"),
-    "training, bfloat16": Rate(170e9, "operations a core-second", f"{_TRAINING}: 339e9 on two cores, 8 layers of 2560"),
-    "training, float32": Rate(60e9, "operations a core-second", f"{_TRAINING}: 120e9 on two cores without bfloat16"),
+    "training, bfloat16, wide": Rate(170e9, "operations a core-second", f"{_TRAINING}: 8 layers of 2560, two cores"),
+    "training, bfloat16": Rate(107e9, "operations a core-second", "recipes/an4, stage 8: 4 layers of 512, two cores"),
+    "training, float32, wide": Rate(60e9, "operations a core-second", f"{_TRAINING}: 8 layers of 2560, two cores"),
+    "training, float32": Rate(60e9, "operations a core-second", f"{_TRAINING}: 4 layers of 512, one core"),
     "training, GPU": Rate(540e12, "operations a second", "counted for an H100, docs/performance.md; not measured"),
+    "step, GPU": Rate(1e-3, "seconds a minibatch at least", "assumed for launching its kernels; not measured"),
 }
 
 

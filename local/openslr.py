@@ -45,7 +45,10 @@ def fetch_subset(subset: str, directory: Path, mirror: str) -> None:
     if subset not in subsets():
         raise ValueError(f"{subset}: not a published subset; known are {', '.join(subsets())}; give a folder that has "
                          "it as --corpus")
-    archive = fetch_file(f"{subset}.tar.gz", directory, mirror)
+    try:
+        archive = fetch_file(f"{subset}.tar.gz", directory, mirror)
+    except ValueError as error:
+        raise ValueError(f"{error}; give a folder that has {subset} as --corpus, or a mirror as data.mirror") from error
     root.mkdir(exist_ok=True)
     with unpacked(archive) as folder:
         if not (folder / FOLDER / subset).is_dir():

@@ -13,6 +13,8 @@ from decant.plan import Row, Sizes, sizes_of, stages
 from decant.rates import RATES, rate
 from decant.text import byte_lines, read_fields
 
+WIDE = 1536  # units of a layer from which matrix products are most of a training step
+
 
 def plan(configured: Mapping[str, Any], options: Namespace, exp: Path, script: Path) -> str:
     """The table, without the stages that the script leaves out, and what it rests on. Raises ValueError where the hours
@@ -26,12 +28,13 @@ def plan(configured: Mapping[str, Any], options: Namespace, exp: Path, script: P
     if (download := getattr(configured["data"], "download_bytes", 0)) and not options.corpus:
         rows = [Row("0 data", 2 * download), *rows]  # archives are removed as they are unpacked
     kind = "bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32"
-    core, gpu = rate(f"training, {kind}"), rate("training, GPU")
+    wide = ", wide" * (configured["acoustic_model"].hidden_units >= WIDE)
+    core = rate(f"training, {kind}{wide}")
 
     def line(name: str, disk: float, memory: float, *hours: float) -> str:
         return f"{name:<18}{disk / 1e9:>10.1f}{memory / 1e9:>12.1f}{short(hours[0]):>10}{short(hours[1]):>20}"
 
-    table = [(row, row.hours(options.jobs, core, None), row.hours(options.jobs, core, gpu)) for row in rows]
+    table = [(row, row.hours(options.jobs, core), row.gpu_hours(options.jobs)) for row in rows]
     return "\n".join([
         f"Computed, not measured: from rates measured on other runs, for {described(sizes, known, ngrams)};",
         f"{options.jobs} jobs, networks on processors in {kind}; what is done already is counted too.",
@@ -39,7 +42,7 @@ def plan(configured: Mapping[str, Any], options: Namespace, exp: Path, script: P
         *(line(row.stage, row.disk, row.memory, *hours) for row, *hours in table),
         line("together", sum(row.disk for row in rows), max(row.memory for row in rows),
              *(sum(column) for column in list(zip(*table, strict=True))[1:])),
-        "Rates (decant/rates.py); small networks are slower on a GPU than it is counted here:",
+        "Rates (decant/rates.py); no GPU has been measured:",
         *(f"  {name}: {about.value:g} {about.unit} ({about.source})" for name, about in RATES.items()), ""])
 
 

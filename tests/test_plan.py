@@ -47,10 +47,16 @@ def test_a_network_takes_six_operations_a_parameter_and_training_frame_and_two_a
     assert rows(acoustic_model=model, training=training)["8 ensemble"].operations == 9 * row.operations
 
 
-def test_work_is_spread_over_jobs_and_a_network_over_its_threads():
-    row = Row("x", work=7200, operations=3600e9, at_a_time=1)
-    assert row.hours(jobs=2, core=1e9, gpu=None) == 1 + 1
-    assert row.hours(jobs=2, core=1e9, gpu=10e9) == 1 + 0.1
+def test_work_is_spread_over_jobs_and_networks_over_those_trained_at_a_time():
+    row = Row("x", work=7200, operations=3600e9, steps=0.0, at_a_time=1)
+    assert row.hours(jobs=2, core=1e9) == 1 + 1
+    assert Row("x", operations=3600e9, at_a_time=9).hours(jobs=2, core=1e9) == 0.5
+
+
+def test_a_gpu_takes_the_longer_of_its_operations_and_its_minibatches():
+    assert Row("x", operations=3600 * rate("training, GPU"), steps=1).gpu_hours(jobs=2) == 1
+    assert Row("x", operations=1.0, steps=3600 / rate("step, GPU")).gpu_hours(jobs=2) == 1
+    assert rows()["7 baseline"].steps == 8 * 3_600_000 / 512
 
 
 def test_an_estimated_language_model_has_n_grams_in_proportion_to_train():
@@ -65,8 +71,8 @@ def test_every_rate_says_its_unit_and_where_it_was_measured():
 
 
 def plan(recipe, *options, exp):
-    return subprocess.run([str(ROOT / f"recipes/{recipe}/run.sh"), "--plan", "--jobs", "2", "--exp", str(exp), *options],
-                          capture_output=True, text=True, cwd=exp.parent)
+    command = [str(ROOT / f"recipes/{recipe}/run.sh"), "--plan", "--jobs", "2", "--exp", str(exp), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=exp.parent)
 
 
 def test_a_plan_is_printed_before_anything_runs_and_says_that_it_is_computed(tmp_path):

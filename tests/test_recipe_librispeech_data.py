@@ -249,6 +249,8 @@ def test_a_subset_is_fetched_once_beside_its_lists_and_moves_with_the_experiment
 def test_a_subset_that_is_not_published_or_not_in_its_archive_is_refused_and_none_is_there(root, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="mine: not a published subset; known are dev-clean, dev-other"):
         openslr.fetch_subset("mine", tmp_path / "fetched", "file:///nowhere")
+    with pytest.raises(ValueError, match="dev-clean.tar.gz: cannot be fetched .*; give a folder that has dev-clean as"):
+        openslr.fetch_subset("dev-clean", tmp_path / "fetched", "file:///nowhere")
     with tarfile.open(tmp_path / "archive", "w:gz") as tar:
         tar.add(root / "test-other", "LibriSpeech/test-other")
     mirror = publish(tmp_path / "site", monkeypatch,

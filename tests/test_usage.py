@@ -51,7 +51,8 @@ def test_help_of_every_table_has_its_fields(recipe):
 
 def test_help_has_a_line_for_every_option_and_table():
     text = said()
-    for option in ("stage", "stop-stage", "list", "plan", "corpus", "conf", "exp", "jobs", "processes", "device", "engine"):
+    for option in ("stage", "stop-stage", "list", "plan", "corpus", "conf", "exp", "jobs", "processes", "device",
+                   "engine"):
         assert re.search(rf"^  --{option} .*  \w", text, re.MULTILINE)
     assert re.findall(r"^  (\w+)  .*\[\d", text, re.MULTILINE) == list(tables("espeak"))
     assert len(text.splitlines()) < 50 and max(map(len, text.splitlines())) <= 120
