@@ -10,7 +10,7 @@ from decant.feat.data_dir import read_data_dir, with_copies
 from decant.hmm.topology import read_transitions
 from decant.lang.lexicon import read_lexicon
 from decant.nnet.acoustic_model import AcousticModelConfig, load_model
-from decant.nnet.frame_store import FramesConfig, read_frame_store, write_labelled_store
+from decant.nnet.frame_store import FramesConfig, read_frame_store, training_frames, write_labelled_store
 from decant.nnet.model_training import read_task, train_new_models
 from decant.nnet.objectives import hard_labels
 from steps.stage_program import Stage, logger
@@ -23,8 +23,9 @@ def label_with_network(stage: Stage, config: RealignmentConfig, number: int) -> 
     stores = {split: read_frame_store(experiment.alignment(split)).to(stage.device)
               for split in experiment.splits("data")}
     task = read_task(stage.out, experiment.fbank("train"), stage.device)
-    train_new_models(task, sizes, [training_seed("realigned", number, config.seed)], len(stores["train"]),
-                     hard_labels(stores["train"], sizes.window, config.label_smoothing), config, [directory])
+    learned = training_frames(experiment.alignment("train"), stage.device, sizes.window, config.shuffle_frames)
+    train_new_models(task, sizes, [training_seed("realigned", number, config.seed)], len(learned),
+                     hard_labels(learned, sizes.window, config.label_smoothing), config, [directory])
     model = load_model(directory)[0].to(stage.device)
     lexicon = read_lexicon(experiment.lexicon)
     transitions = read_transitions(experiment.mixtures[-1], lexicon.phones)
