@@ -67,8 +67,8 @@ def test_dev_is_searched_once_for_all_settings_and_its_errors_are_kept(tmp_path,
 
 
 @pytest.mark.parametrize("weights, given, expected", [((4.0, 8.0, 12.0), 0.0, 8.0), ((12.0, 4.0, 8.0), 0.0, 8.0),
-                                                      ((4.0, 8.0), 0.0, 8.0), ((4.0, 8.0), 5.0, 5.0)])
-def test_dev_is_searched_at_the_middle_weight_or_the_one_that_is_given(weights, given, expected):
+                                                      ((4.0, 8.0), 0.0, 4.0), ((4.0, 8.0), 5.0, 5.0)])
+def test_dev_is_searched_at_the_weight_a_third_of_the_way_up_or_the_one_that_is_given(weights, given, expected):
     assert ScoringConfig(weights, lattice_lm_weight=given).search_weight == expected
 
 

@@ -32,9 +32,10 @@ class ScoringConfig:
     word_insertion_penalties: tuple[float, ...] = config_field(
         (0.0, -1.0, 1.0), "Costs of a word that are tried on dev, with every language model weight.")
     lattice_lm_weight: float = config_field(
-        0.0, "The language model weight of dev's one search; 0: the middle one of lm_weights.")
+        0.0, "The language model weight of dev's one search, which is slower the higher it is; 0: the one a third of the "
+        "way up lm_weights.")
     lattice_search_beam: float = config_field(
-        13.0, "As search.beam, in dev's one search, which has no search.max_active; 10 is several times as fast.")
+        10.0, "As search.beam, in dev's one search, which has no search.max_active; 13 takes several times as long.")
     lattice_beam: float = config_field(
         8.0, "The lattices keep the paths that cost at most this much more than the best one.")
 
@@ -45,7 +46,7 @@ class ScoringConfig:
         if self.lattice_lm_weight < 0 or min(self.lattice_search_beam, self.lattice_beam) <= 0:
             raise ValueError(f"lattice_lm_weight is {self.lattice_lm_weight}, lattice_search_beam "
                              f"{self.lattice_search_beam}, lattice_beam {self.lattice_beam}; the first may not be "
-                             "negative, and both beams have to be positive (13 and 8 are usual)")
+                             "negative, and both beams have to be positive (10 and 8 are usual)")
 
     @property
     def settings(self) -> list[tuple[float, float]]:
@@ -55,7 +56,7 @@ class ScoringConfig:
     @property
     def search_weight(self) -> float:
         """The language model weight of dev's one search."""
-        return self.lattice_lm_weight or sorted(self.lm_weights)[len(self.lm_weights) // 2]
+        return self.lattice_lm_weight or sorted(self.lm_weights)[len(self.lm_weights) // 3]
 
 
 @dataclass(frozen=True)
