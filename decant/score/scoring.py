@@ -32,8 +32,8 @@ class ScoringConfig:
     word_insertion_penalties: tuple[float, ...] = config_field(
         (0.0, -1.0, 1.0), "Costs of a word that are tried on dev, with every language model weight.")
     lattice_lm_weight: float = config_field(
-        0.0, "The language model weight of dev's one search, which is slower the higher it is; 0: the one a third of the "
-        "way up lm_weights.")
+        0.0, "The language model weight of dev's one search, which is slower the higher it is; 0: the one a third of "
+        "the way up lm_weights.")
     lattice_search_beam: float = config_field(
         10.0, "As search.beam, in dev's one search, which has no search.max_active; 13 takes several times as long.")
     lattice_beam: float = config_field(
