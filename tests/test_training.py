@@ -74,12 +74,13 @@ def test_of_two_epochs_equally_good_on_dev_the_first_is_kept(store, tmp_path):
 
 
 def train_in_little_memory(directory):
-    """With 256 MB more than it has: of 4 million frames each layer's outputs alone are 256 MB, several times over. In
-    float32: for bfloat16 oneDNN keeps what it took, and much smaller minibatches may not fit then."""
+    """With 256 MB more than it has, and 128 for the frames' order: of 4 million each layer's outputs alone are 256 MB,
+    several times over. In float32: for bfloat16 oneDNN keeps what it took, and much smaller minibatches may not fit
+    then."""
     frames = 4_000_000
     store = pack([("a", np.zeros((frames, 2)), np.zeros(frames, int))])
     held = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28, held + 2**28))
+    resource.setrlimit(resource.RLIMIT_AS, (held + 2**28 + 2**27,) * 2)
     try:
         train_on(store, directory, replace(CONFIG, batch_size=frames, precision="float32"))
     except ValueError as error:
