@@ -34,7 +34,7 @@ def train(lexicon, features, words, config, speakers=None, mllt=(), fmllr=()):
 
     start = untrained("small", GmmFeatures(dims, np.eye(dims, dtype=np.float32)), model)
     system = train_gmm(start, config, passes_of(config, mllt, fmllr, True, "", ""), all_at_once)
-    usable, _, num_frames = found[-1].sums["usable"].tolist()
+    *_, num_frames = found[-1].sums["usable"].tolist()
     return system, found[-1], float(found[-1].sums["log_likelihood"]) / num_frames
 
 
