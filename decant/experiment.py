@@ -95,6 +95,16 @@ class Experiment:
         return self.folder("lang") / "lm.arpa"
 
     @property
+    def whole_language_model(self) -> Path:
+        """The language model before it was pruned; only there if it was."""
+        return self.folder("lang") / "lm_whole.arpa.gz"
+
+    @property
+    def own_larger_model(self) -> Path:
+        """A larger language model that the corpus brings; only there if it does."""
+        return self.folder("data") / "lm_larger.arpa"
+
+    @property
     def g2p(self) -> Path:
         """The words whose pronunciations were made, with these; only there if lexicon.unknown_words asks for it."""
         return self.folder("lang") / "g2p.txt"
@@ -163,6 +173,11 @@ class Experiment:
         return self.folder("regularization") / f"{targets}_seed_{seed}"
 
     # Results
+
+    @property
+    def language_models(self) -> Path:
+        """The graph's language model and the larger one that scores lattices again, as arrays: first/ and larger/."""
+        return self.folder("score") / "language_models"
 
     @property
     def results(self) -> Path:

@@ -5,7 +5,7 @@ lexicon and LM. The mini corpus (openslr.org/31) is laid out in the same way.
                                      for dev, every N-th reader of train is taken out
   OUT/*/spk2gender                   m or f, of every speaker, by SPEAKERS.TXT
   OUT/lexicon.txt                    the publisher's, a file's, or the CMU dictionary's words
-  OUT/lm.arpa                        the publisher's or a file's; not there where it is estimated from train
+  OUT/lm.arpa, OUT/lm_larger.arpa    the publisher's or a file's; not there where it is estimated from train, or none
 
 Splits are disjoint in readers, whatever counts as a speaker.
 """
@@ -51,6 +51,8 @@ class CorpusConfig:
     lm: str = config_field(
         "3-gram.pruned.3e-7.arpa.gz", "An LM of openslr.org/11, from --corpus if it is there; train: estimated from "
         "train's transcripts; or an ARPA file.")
+    larger_lm: str = config_field(
+        "", "Another, such as 4-gram.arpa.gz, that scores stage 13's lattices again; or an ARPA file; empty: none.")
     mirror: str = config_field(
         openslr.PUBLISHER, "Address that downloads come from: the publisher's, a mirror's, or file:///FOLDER, with "
         "resources/ below.", changes="nothing")
@@ -75,7 +77,8 @@ class CorpusConfig:
     @property
     def files(self) -> tuple[str, ...]:
         """The fields that name files of the user's."""
-        names = {"lexicon": ("publisher", "cmudict"), "lm": ("train", *openslr.language_models())}
+        names = {"lexicon": ("publisher", "cmudict"), "lm": ("train", *openslr.language_models()),
+                 "larger_lm": ("", *openslr.language_models())}
         return tuple(field for field, known in names.items() if getattr(self, field) not in known)
 
     @property
@@ -146,8 +149,8 @@ def take_dev(train: Sequence[Utterance], one_in: int) -> tuple[list[Utterance], 
 
 
 def write_words(config: CorpusConfig, out: Path, downloads: Path, folders: Sequence[Path]) -> None:
-    """Writes lexicon.txt (lexiconp.txt, if it has probabilities) and lm.arpa. The publisher's are looked for in
-    `folders`, else fetched into `downloads`."""
+    """Writes lexicon.txt (lexiconp.txt, if it has probabilities), lm.arpa and lm_larger.arpa. The publisher's are
+    looked for in `folders`, else fetched into `downloads`."""
     def published(name: str, field: str, others: str) -> Path:
         if there := next((folder / name for folder in folders if (folder / name).is_file()), None):
             return there
@@ -166,13 +169,12 @@ def write_words(config: CorpusConfig, out: Path, downloads: Path, folders: Seque
     lexicon = lexicon if config.stress else without_stress(lexicon)
     write_lexicon(lexicon, out / ("lexiconp.txt" if lexicon.probabilities else "lexicon.txt"))
     logger.info("lexicon: %d words, %d phones", len(lexicon.pronunciations), len(lexicon.phones))
-    if config.lm == "train":
-        return
-    lm = Path(config.lm)
-    if config.lm in openslr.language_models():
-        lm = published(config.lm, "lm", "an ARPA file or train")
-    with atomic_path(out / "lm.arpa") as path:  # packed as it may be: it is known by its first bytes
-        shutil.copyfile(lm, path)
+    for field, name in (("lm", "lm.arpa"), ("larger_lm", "lm_larger.arpa")):
+        if (given := getattr(config, field)) in ("", "train"):
+            continue
+        lm = published(given, field, "an ARPA file") if given in openslr.language_models() else Path(given)
+        with atomic_path(out / name) as path:  # packed as it may be: it is known by its first bytes
+            shutil.copyfile(lm, path)
 
 
 def cmu_dictionary() -> Lexicon:

@@ -47,6 +47,7 @@ def main(stage: Stage) -> None:
     if config.prune_threshold or config.max_ngrams:
         whole, model = model, pruned(model, config.prune_threshold, config.max_ngrams)
         logger.info("language model: %d of %d n-grams after pruning", model.num_ngrams, whole.num_ngrams)
+        write_arpa(whole, experiment.whole_language_model)
     write_arpa(model, experiment.language_model)
     for split in others:
         value, unknown = perplexity(model, [utterance.words for utterance in utterances[split]])

@@ -54,7 +54,7 @@ def resolve_paths(configured: dict[str, Any], here: Path) -> dict[str, dict]:
     """The tables' fields, for the fingerprints of stages; paths, in `configured` too, as of the folder `here` and with
     what stands there, which is what counts."""
     config = {name: asdict(table) for name, table in configured.items()}
-    named = [("data", field, file_hash) for field in getattr(configured["data"], "files", ())]
+    named = [(name, field, file_hash) for name, table in configured.items() for field in getattr(table, "files", ())]
     for table, field, digest in (("state_tying", "questions", file_hash), *named,
                                  ("soft_targets", "unlabelled", lambda p: hashlib.sha256(audio_of(p)).hexdigest())):
         if given := getattr(configured[table], field):

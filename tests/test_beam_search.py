@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import kaldifst
 import numpy as np
@@ -9,6 +10,7 @@ from decant.hmm.state_tying import monophone_tree
 from decant.hmm.topology import HmmConfig, TransitionModel
 from decant.lang.language_model import NgramModel, read_arpa
 from decant.lang.lexicon import make_lexicon
+from decant.lang.mapped_model import write_mapped
 from decant.parallel import parallel_stream
 from decant.search import beam_search
 from decant.search.beam_search import (
@@ -16,7 +18,6 @@ from decant.search.beam_search import (
     SearchConfig,
     decode,
     decode_grid,
-    n_best_lists,
     read_graph,
     search_lattices,
 )
@@ -24,7 +25,6 @@ from decant.search.decoding_graph import build_graph
 from decant.search.fst_arrays import read_arrays
 from decant.search.lattice import n_best
 from decant.search.lattice_search import read_lattice
-from decant.search.rescoring import rescored
 
 LEXICON = make_lexicon([("no", ("N", "O")), ("on", ("O", "N")), ("oh", ("O",))])
 TRANSITIONS = TransitionModel(monophone_tree(LEXICON.phones), HmmConfig())
@@ -157,20 +157,24 @@ def test_a_lattice_is_read_wherever_its_start_stands_and_whatever_the_order_of_i
                                                (("b",), pytest.approx(12.125 + 3.0))]
 
 
-def test_n_best_lists_hold_the_best_path_first_and_another_language_model_chooses_among_them(graph_dir):
-    """ "on" fits better by 1 in each of 12 frames; "no" costs less by log(0.65 / 0.05) = 2.6, in the new model more."""
+def test_a_larger_language_model_chooses_among_the_paths_of_the_lattice(graph_dir, tmp_path):
+    """ "on" fits better by 1 in each of 12 frames; "no" costs less by log(0.65 / 0.05) = 2.6, in the other more."""
     scored = [("u", np.maximum(spoken("O", "N", height=4.0), spoken("N", "O", height=3.0))), ("v", spoken("O"))]
-    search = LatticeSearch(lm_weight=8.0)
-    lists = n_best_lists(scored, graph_dir, 3, (8.0, 0.5), search)
-    assert lists == n_best_lists(scored, graph_dir, 3, (8.0, 0.5), search, jobs=2)
-    best = decode_grid(scored, graph_dir, [(8.0, 0.5)], CONFIG)[8.0, 0.5].words
-    assert {utterance: found[0][0] for utterance, found in lists.items()} == best
-    assert best["u"] == ("no",)
     old = read_arpa(graph_dir.parent / "lm.arpa")
     section = dict(old.ngrams[0])
     section[("no",)], section[("on",)] = section[("on",)], section[("no",)]
-    assert rescored(lists["u"], old, NgramModel((section,)))[0][0] == ("on",)
-    assert rescored(lists["u"], old, old)[0][0] == ("no",)
+    write_mapped(old, tmp_path / "first")
+    write_mapped(NgramModel((section,)), tmp_path / "larger")
+    search = LatticeSearch(lm_weight=8.0, language_models=tmp_path)
+    found = decode_grid(scored, graph_dir, [(8.0, 0.5), (8.0, 1.0)], search)
+    assert found == decode_grid(scored, graph_dir, [(8.0, 0.5), (8.0, 1.0)], search, jobs=2)
+    assert found[8.0, 0.5].words == decode_grid(scored, graph_dir, [(8.0, 0.5)], CONFIG)[8.0, 0.5].words
+    assert found[8.0, 0.5].words["u"] == ("no",) and found[8.0, 0.5].rescored["u"] == ("on",)
+    assert found[8.0, 0.5].rescored["v"] == found[8.0, 0.5].words["v"]
+    write_mapped(old, tmp_path / "second" / "first")
+    write_mapped(old, tmp_path / "second" / "larger")
+    same = decode_grid(scored, graph_dir, [(8.0, 0.5)], replace(search, language_models=tmp_path / "second"))
+    assert same[8.0, 0.5].rescored == same[8.0, 0.5].words
 
 
 def test_another_kind_of_file_is_no_lattice(graph_dir):

@@ -21,9 +21,10 @@ def system(name, seed):
 
 def chosen(errors):
     """What dev chooses by the errors of each run, {(system, seed): {setting: errors}}; 9 where it says nothing."""
-    found = SimpleNamespace(dev_errors=lambda one, settings: Counter(
-        {setting: errors[one.run.system, one.run.seed].get(setting, 9) for setting in settings}))
-    return choose_settings(found, [system(*one) for one in errors], CONFIG, at_a_time=1)
+    found = SimpleNamespace(dev_errors=lambda one, settings: [Counter(
+        {setting: errors[one.run.system, one.run.seed].get(setting, 9) for setting in settings})])
+    return {one: setting for one, [setting] in choose_settings(
+        found, [system(*one) for one in errors], CONFIG, at_a_time=1).items()}
 
 
 def test_every_weight_is_tried_with_every_penalty():
@@ -61,7 +62,7 @@ def test_dev_is_searched_once_for_all_settings_and_its_errors_are_kept(tmp_path,
     one = Evaluation(experiment, tmp_path, SearchConfig(), tuning, SimpleNamespace(decode=decode), torch.device("cpu"))
     (tmp_path / "dev_errors").mkdir()
     first = one.dev_errors(system("monophone", 1), CONFIG.settings)
-    assert first == {setting: int(setting != (8.0, 1.0)) for setting in CONFIG.settings} and len(first) == 6
+    assert first == [{setting: int(setting != (8.0, 1.0)) for setting in CONFIG.settings}] and len(first[0]) == 6
     assert one.dev_errors(system("monophone", 1), CONFIG.settings) == first
     assert [search for search, _ in searches] == [tuning] and len(scorings) == 1
 

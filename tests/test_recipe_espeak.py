@@ -4,9 +4,11 @@ import fcntl
 import json
 import os
 import shutil
+import tomllib
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from small_recipe import ROOT, kill_when, results, run
 
@@ -18,6 +20,7 @@ from decant.feat.data_dir import at_speed, read_data_dir, with_copies
 from decant.feat.fbank import load_features, read_unusable
 from decant.feat.front_end import read_filterbanks
 from decant.hmm.gmm import load_gmm
+from decant.lang.language_model import estimate_ngram, write_arpa
 from decant.nnet.acoustic_model import load_model
 from decant.nnet.frame_store import read_frame_store
 from decant.score.regularization_results import read_regularization
@@ -191,6 +194,41 @@ def test_gaussian_mixtures_alone_are_scored_and_reported(left_alone, tmp_path):
     expected = [row for row in results(left_alone) if row["system"] in MIXTURES]
     assert [row | {"seconds": None} for row in json.loads((exp / "score/results.json").read_text())] == expected
     assert "| triphone_sat |" in (exp / "report/RESULTS.md").read_text()
+
+
+def test_a_larger_language_model_has_figures_of_its_own_beside_the_graphs(left_alone, tmp_path):
+    exp = tmp_path / "exp"
+    for name in ("score", "report"):
+        (exp / name).mkdir(parents=True)
+    for name in ("data", "lang", "fbank", "monophone", "tied", "graph", "alignment"):
+        (exp / name).symlink_to(left_alone / name)
+    config = tomllib.loads((left_alone / "alignment/stage.toml").read_text())
+    config["scoring"] = {"lm_weights": [8.0], "larger_lm": str(left_alone / "lang/lm.arpa")}
+    (exp / "score/stage.toml").write_text(tomli_w.dumps(config))
+    decode_and_score.main(Stage(Experiment(exp, "score", exp / "score"), exp / "score", 1, torch.device("cpu")))
+    rows = json.loads((exp / "score/results.json").read_text())
+    assert {row["system"] for row in rows} == set(MIXTURES)
+    for row in rows:  # the same language model again: what the lattices say themselves
+        assert row["rescored_wer"] == pytest.approx(row["wer"], abs=0.02)
+        assert row["rescored_wer_low"] <= row["rescored_wer"] <= row["rescored_wer_high"]
+        assert row["rescored_lm_weight"] == 8.0
+    report.main(Stage(Experiment(exp, "report", exp / "report"), exp / "report", 1, torch.device("cpu")))
+    table = (exp / "report/RESULTS.md").read_text()
+    assert "| larger LM, test % |" in table and "Retained gain in WER, larger LM: undefined" in table
+
+
+@pytest.mark.parametrize("model, engine, message", [
+    ("whole", "kaldi", "lm_whole.arpa.gz: not there, since stage 1 has pruned no language model"),
+    ("", "kaldi", "lm_larger.arpa: lacks the word B"), ("", "k2", "k2 does not score lattices with a larger")])
+def test_a_larger_language_model_that_cannot_serve_is_refused(tmp_path, model, engine, message):
+    for folder, name, text in (("lang", "lm.arpa", "A A A B"), ("data", "lm_larger.arpa", "A A")):
+        (tmp_path / folder).mkdir()
+        write_arpa(estimate_ngram([text.split()], 1, set(text.split())), tmp_path / folder / name)
+    stage = Stage(Experiment(tmp_path, "score", tmp_path / "score"), tmp_path / "score", 1, torch.device("cpu"),
+                  engine=Engine(engine))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        decode_and_score.write_larger(stage, model)
+    assert not (tmp_path / "score").exists()
 
 
 def test_words_that_the_lexicon_lacks_cost_labels_but_no_utterance(left_alone, tmp_path):

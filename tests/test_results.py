@@ -47,7 +47,8 @@ def shown(table, width=80):
 def test_a_row_has_the_fields_of_the_format_and_no_others():
     assert FIELDS == sorted(
         "system temperature generation variant chosen split seed frames frame_accuracy words wer wer_low wer_high "
-        "parameters seconds lm_weight word_insertion_penalty config".split()
+        "parameters seconds lm_weight word_insertion_penalty config rescored_wer rescored_wer_low rescored_wer_high "
+        "rescored_lm_weight rescored_word_insertion_penalty".split()
     )
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,22 +74,32 @@ class Evaluation:
         grid = self.engine.decode(log_likelihoods(), graph, settings, search, self.jobs)
         refs = read_words(self.experiment.data(split))
         # An utterance too short for a frame is recognised as nothing: its words count as deleted.
-        return refs, {setting: Hypotheses(dict.fromkeys(refs, ()) | found.words, found.partial)
+        return refs, {setting: Hypotheses(dict.fromkeys(refs, ()) | found.words, found.partial,
+                                          dict.fromkeys(refs, ()) | found.rescored)
                       for setting, found in grid.items()}, right
 
-    def dev_errors(self, system: System, settings: Sequence[Setting]) -> Counter[Setting]:
-        """The system's word errors on dev with each setting, of one search; dev_errors/<label>.json keeps them."""
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """What there are words of, fields of Hypotheses: those of the graph's language model, and of a larger one."""
+        return ("words", "rescored") if self.tuning.language_models else ("words",)
+
+    def dev_errors(self, system: System, settings: Sequence[Setting]) -> list[Counter[Setting]]:
+        """For each of the passes the system's word errors on dev with each setting, of one search;
+        dev_errors/<label>.json keeps them."""
         file = self.out / "dev_errors" / f"{system.label}.json"
         if not file.exists():
             refs, grid, _ = self.decode(system, "dev", settings, self.tuning)
-            found = [[*setting, word_errors(refs, grid[setting].words).total] for setting in settings]
+            found = [[[*setting, word_errors(refs, getattr(grid[setting], name)).total] for setting in settings]
+                     for name in self.passes]
             with atomic_path(file) as path:
                 path.write_text(json.dumps(found))
-        return Counter({(weight, penalty): errors for weight, penalty, errors in json.loads(file.read_text())})
+        return [Counter({(weight, penalty): errors for weight, penalty, errors in one})
+                for one in json.loads(file.read_text())]
 
-    def score(self, system: System, splits: Sequence[str], setting: Setting) -> None:
+    def score(self, system: System, splits: Sequence[str], setting: Setting, *rescored: Setting) -> None:
         """Writes the system's rows to rows/<label>.json, its alignments to details/, and what it counted in every
-        utterance to counts/, unless they are there."""
+        utterance to counts/, unless they are there. rescored: the setting of a larger language model, if there is one;
+        it scores the lattices that dev's were like."""
         if (rows_file := self.rows_file(system)).exists():
             return
         rows = []
@@ -100,8 +110,15 @@ class Evaluation:
                 log.warning("%s, %s: %d of %d utterances end in no final state; their best partial paths count: %s",
                             system.label, split, len(partial), len(words), " ".join(partial))
             write_alignments(self.out / "details" / f"{system.label}_{split}.txt", refs, words)
-            write_counts(self.counts_file(system, split), refs, words, right)
-            rows.append(self.row(system, split, setting, refs, words, right))
+            row, others = self.row(system, split, setting, refs, words, right), {}
+            for other in rescored:
+                others = self.decode(system, split, [other], self.tuning)[1][other].rescored
+                write_alignments(self.out / "details" / f"{system.label}_{split}_rescored.txt", refs, others)
+                errors, (low, high) = word_errors(refs, others), wer_interval(refs, others)
+                row = replace(row, rescored_wer=errors.wer, rescored_wer_low=low, rescored_wer_high=high,
+                              rescored_lm_weight=other[0], rescored_word_insertion_penalty=other[1])
+            write_counts(self.counts_file(system, split), refs, words, right, others)
+            rows.append(row)
         with atomic_path(rows_file) as path:
             path.write_text(json.dumps([asdict(row) for row in rows]))
 
@@ -131,7 +148,7 @@ def evaluate(evaluation: Evaluation, systems: Sequence[System], config: ScoringC
     for folder in ("dev_errors", "rows", "details", "counts"):
         (evaluation.out / folder).mkdir(exist_ok=True)
     settings = choose_settings(evaluation, systems, config, at_a_time)
-    tasks = [(system, ("dev", *tests) if system.chosen else ("dev",), settings[variant(system)]) for system in systems]
+    tasks = [(system, ("dev", *tests) if system.chosen else ("dev",), *settings[variant(system)]) for system in systems]
     for _ in parallel_map(evaluation.score, tasks, at_a_time, "decoding"):
         pass
     return [ResultRow(**row) for system in systems for row in json.loads(evaluation.rows_file(system).read_text())]
@@ -142,26 +159,34 @@ def variant(system: System) -> Variant:
 
 
 def choose_settings(evaluation: Evaluation, systems: Sequence[System], config: ScoringConfig,
-                    at_a_time: int) -> dict[Variant, Setting]:
-    """Of each variant the LM weight and the penalty with which all its runs together make the fewest errors on dev."""
+                    at_a_time: int) -> dict[Variant, list[Setting]]:
+    """Of each variant the LM weight and the penalty with which all its runs together make the fewest errors on dev, in
+    each of the evaluation's passes."""
     tasks = [(system, config.settings) for system in systems]
-    errors: dict[Variant, Counter[Setting]] = {variant(system): Counter() for system in systems}
+    errors: dict[Variant, list[Counter[Setting]]] = {}
     for system, found in zip(systems, parallel_map(evaluation.dev_errors, tasks, at_a_time, "dev"), strict=True):
-        errors[variant(system)].update(found)
-    chosen = {one: choose_setting(errors[one]) for one in errors}
-    for one, (weight, _) in sorted(chosen.items()):
-        if weight in (min(config.lm_weights), max(config.lm_weights)) and len(config.lm_weights) > 1:
-            log.warning("%s: dev chose the LM weight %g, at the edge of scoring.lm_weights; try more beyond it",
-                        " ".join(one).strip(), weight)
+        for total, of_run in zip(errors.setdefault(variant(system), [Counter() for _ in found]), found, strict=True):
+            total.update(of_run)
+    chosen = {one: [choose_setting(counts) for counts in errors[one]] for one in errors}
+    edges = {min(config.lm_weights), max(config.lm_weights)} if len(config.lm_weights) > 1 else set()
+    for one, settings in sorted(chosen.items()):
+        for (weight, _), where in zip(settings, ("", ", with the larger language model"), strict=False):
+            if weight in edges:
+                log.warning("%s%s: dev chose the LM weight %g, at the edge of scoring.lm_weights; try more beyond it",
+                            " ".join(one).strip(), where, weight)
     return chosen
 
 
-def write_counts(path: Path, refs: Sentences, hyps: Sentences, right: dict[str, np.ndarray]) -> None:
-    """{utterance: [word errors, words, right frames, frames]}; without an alignment, no frames."""
+def write_counts(path: Path, refs: Sentences, hyps: Sentences, right: dict[str, np.ndarray],
+                 rescored: Sentences) -> None:
+    """{utterance: [word errors, words, right frames, frames]}, and word errors with a larger language model if there
+    is one; without an alignment, no frames."""
     counts = {}
     for utterance in sorted(refs):
         errors, frames = utterance_errors(refs[utterance], hyps[utterance]), right.get(utterance, np.zeros(0, bool))
         counts[utterance] = [errors.total, errors.words, int(frames.sum()), len(frames)]
+        if rescored:
+            counts[utterance].append(utterance_errors(refs[utterance], rescored[utterance]).total)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(counts))
 
@@ -169,7 +194,7 @@ def write_counts(path: Path, refs: Sentences, hyps: Sentences, right: dict[str, 
 def comparisons(evaluation: Evaluation, systems: Sequence[System], tests: Sequence[str]) -> Iterator[Comparison]:
     """The systems that results name for it, each with another, on every test set."""
     def counts(name: str, split: str) -> np.ndarray:
-        """The mean over a system's runs of what write_counts wrote: float64 [U, 4]."""
+        """The mean over a system's runs of what write_counts wrote: float64 [U, 4 or 5]."""
         runs = [json.loads(evaluation.counts_file(system, split).read_text())
                 for system in systems if system.run.system == name and system.chosen]
         return np.mean([[run[utterance] for utterance in sorted(run)] for run in runs], axis=0)
@@ -179,6 +204,8 @@ def comparisons(evaluation: Evaluation, systems: Sequence[System], tests: Sequen
         for system, against in COMPARED:
             if {system, against} <= there:
                 ours, theirs = counts(system, split), counts(against, split)
-                for figure, count, size in (("frame_accuracy", 2, 3), ("wer", 0, 1)):
+                for figure, count, size in (("frame_accuracy", 2, 3), ("wer", 0, 1), ("rescored_wer", 4, 1)):
+                    if count == ours.shape[1]:
+                        break
                     yield Comparison(system, against, figure,
                                      *paired_difference(ours[:, count], theirs[:, count], ours[:, size]), split)

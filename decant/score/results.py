@@ -43,6 +43,11 @@ class ResultRow:
     seconds: float | None = None  # wall clock of the training
     lm_weight: float | None = None
     word_insertion_penalty: float | None = None
+    rescored_wer: float | None = None  # with a larger language model, and what dev chose for it
+    rescored_wer_low: float | None = None
+    rescored_wer_high: float | None = None
+    rescored_lm_weight: float | None = None
+    rescored_word_insertion_penalty: float | None = None
     config: str | None = None  # the resolved config's file, relative to the experiment folder
 
     def __post_init__(self) -> None:
@@ -64,13 +69,14 @@ class Comparison:
 
     system: str
     against: str
-    figure: str  # "frame_accuracy" or "wer"
+    figure: str  # of FIGURES
     difference: float
     low: float
     high: float
     split: str = "test"
 
 
+FIGURES = {"frame_accuracy": "frame accuracy", "wer": "WER", "rescored_wer": "WER, larger LM"}
 COMPARED = (("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"))
 
 PAPER = tuple(
@@ -137,7 +143,7 @@ def summarize(rows: Iterable, figure: str) -> Summary | None:
 def retained_gain(rows: Iterable[ResultRow], figure: str, split: str = "test") -> Summary | None:
     """(student - baseline) / (ensemble - baseline) on a test set: 1 is all of what the ensemble gains.
 
-    figure: "frame_accuracy" or "wer". Over the runs of the chosen student; the baseline is the mean of the
+    figure: of FIGURES. Over the runs of the chosen student; the baseline is the mean of the
     ensemble's members. None where the gain is undefined: a system is missing, or the ensemble is not better.
     """
     test = [row for row in rows if row.split == split and row.chosen]
@@ -146,7 +152,7 @@ def retained_gain(rows: Iterable[ResultRow], figure: str, split: str = "test") -
     if baseline is None or ensemble is None:
         return None
     gain = ensemble.mean - baseline.mean
-    if (-gain if figure == "wer" else gain) < 1e-9:  # no gain but the last digit's
+    if (gain if figure == "frame_accuracy" else -gain) < 1e-9:  # no gain but the last digit's
         return None
     students = [getattr(row, figure) for row in test if row.system == "student"]
     return summary([(student - baseline.mean) / gain for student in students if student is not None])
@@ -161,9 +167,9 @@ def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] =
     """The results for a terminal, which has no room for all columns: a table for each test set."""
     tests, tables = splits_tested(rows), []
     for split in tests:
-        columns = _columns([split])
+        columns = _columns([split], has_larger(rows))
         shown = [column not in ("WER,\ndev %", "LM\nweight", "parameters", "seconds") for column in columns]
-        cells = _table_cells([row for row in rows if row.split in ("dev", split)], [split])
+        cells = _table_cells([row for row in rows if row.split in ("dev", split)], [split], has_larger(rows))
         headings = (column.replace("_", "_\n") for column in itertools.compress(columns, shown))  # of long names
         tables.append(terminal_table(tuple(headings),
                                      [tuple(itertools.compress(line, shown)) for line in cells],
@@ -174,7 +180,13 @@ def results_table(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] =
 def results_markdown(rows: Sequence[ResultRow], comparisons: Sequence[Comparison] = ()) -> str:
     """The results for RESULTS.md."""
     tests = splits_tested(rows)
-    return markdown_table(_columns(tests), _table_cells(rows, tests), _notes(rows, comparisons, tests))
+    return markdown_table(_columns(tests, has_larger(rows)), _table_cells(rows, tests, has_larger(rows)),
+                          _notes(rows, comparisons, tests))
+
+
+def has_larger(rows: Iterable[ResultRow]) -> bool:
+    """Whether lattices were scored again with a larger language model."""
+    return any(row.rescored_wer is not None for row in rows)
 
 
 def terminal_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes: Sequence[str]) -> Table:
@@ -202,13 +214,15 @@ def markdown_table(columns: Sequence[str], lines: Iterable[Sequence[str]], notes
     return "\n".join([*rows, "", *(f"- {note}" for note in notes), ""])
 
 
-def _columns(tests: Sequence[str]) -> tuple[str, ...]:
+def _columns(tests: Sequence[str], larger: bool) -> tuple[str, ...]:
+    """larger: with columns for the larger language model."""
+    wers = [[f"WER,\n{split} %", "95%\ninterval", *[f"larger LM,\n{split} %", "95%\ninterval"] * larger]
+            for split in tests]
     return ("system", "variant", "runs", *(f"frame\naccuracy,\n{split} %" for split in ("dev", *tests)), "WER,\ndev %",
-            *(column for split in tests for column in (f"WER,\n{split} %", "95%\ninterval")), "LM\nweight",
-            "parameters", "seconds")
+            *itertools.chain(*wers), "LM\nweight", "parameters", "seconds")
 
 
-def _table_cells(rows: Sequence[ResultRow], tests: Sequence[str]) -> list[tuple[str, ...]]:
+def _table_cells(rows: Sequence[ResultRow], tests: Sequence[str], larger: bool) -> list[tuple[str, ...]]:
     """A line of the table for each variant of a system, in the order of SYSTEMS, and the paper's three, whose figures
     stand under the first test set."""
     groups: dict[tuple[str, str], list[ResultRow]] = {}
@@ -223,9 +237,9 @@ def _table_cells(rows: Sequence[ResultRow], tests: Sequence[str]) -> list[tuple[
         weights = sorted({row.lm_weight for row in group if row.lm_weight is not None})
         parameters, seconds = summarize(group, "parameters"), summarize(group, "seconds")
         wers = []
-        for split in tests:
-            low, high = summarize(of_split[split], "wer_low"), summarize(of_split[split], "wer_high")
-            wers += [percent(summarize(of_split[split], "wer")),
+        for split, figure in itertools.product(tests, ["wer", *["rescored_wer"] * larger]):
+            low, high = (summarize(of_split[split], f"{figure}_{end}") for end in ("low", "high"))
+            wers += [percent(summarize(of_split[split], figure)),
                      f"{100 * low.mean:.1f} to {100 * high.mean:.1f}" if low and high else UNKNOWN]
         lines.append((
             system,
@@ -248,8 +262,12 @@ def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison], tests: 
         "95% interval: a bootstrap over utterances; of several runs, the mean of each end.",
         "*: what dev chose among a system's variants.",
     ]
-    for split, (figure, name) in itertools.product(tests, (("frame_accuracy", "frame accuracy"), ("wer", "WER"))):
-        gain, paper = retained_gain(rows, figure, split), retained_gain(PAPER, figure)
+    if has_larger(rows):
+        notes.append("larger LM: lattices scored with another language model, at a weight and a penalty of their own.")
+    for split, (figure, name) in itertools.product(tests, FIGURES.items()):
+        if figure == "rescored_wer" and not has_larger(rows):
+            continue
+        gain, paper = retained_gain(rows, figure, split), retained_gain(PAPER, figure.removeprefix("rescored_"))
         if gain:
             found = f"{percent(gain, digits=0)}% ({'one run' if gain.runs == 1 else f'{gain.runs} runs'})"
         else:
@@ -258,7 +276,7 @@ def _notes(rows: Sequence[ResultRow], comparisons: Sequence[Comparison], tests: 
         notes.append(f"Retained gain in {name}{where}: {found}. The paper: {percent(paper, digits=0)}%.")
     for system, against, split in dict.fromkeys((c.system, c.against, c.split) for c in comparisons):
         found = ", ".join(
-            f"{c.figure.replace('_', ' ').replace('wer', 'WER')} {100 * c.difference:+.1f} "
+            f"{FIGURES[c.figure]} {100 * c.difference:+.1f} "
             f"({100 * c.low:+.1f} to {100 * c.high:+.1f})"
             for c in comparisons if (c.system, c.against, c.split) == (system, against, split))
         notes.append(f"{system} less {against}, 95% interval of a paired bootstrap over {split}'s utterances: {found}.")

@@ -38,6 +38,9 @@ class ScoringConfig:
         10.0, "As search.beam, in dev's one search, which has no search.max_active; 13 takes several times as long.")
     lattice_beam: float = config_field(
         8.0, "The lattices keep the paths that cost at most this much more than the best one.")
+    larger_lm: str = config_field(
+        "", "A language model that scores such lattices again: an ARPA file; whole, the one that stage 1 pruned; or, "
+        "left empty, the corpus's own if it brings one.")
 
     def __post_init__(self) -> None:
         if not self.lm_weights or min(self.lm_weights) <= 0 or not self.word_insertion_penalties:
@@ -47,6 +50,11 @@ class ScoringConfig:
             raise ValueError(f"lattice_lm_weight is {self.lattice_lm_weight}, lattice_search_beam "
                              f"{self.lattice_search_beam}, lattice_beam {self.lattice_beam}; the first may not be "
                              "negative, and both beams have to be positive (10 and 8 are usual)")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The fields that name files of the user's."""
+        return ("larger_lm",) if self.larger_lm not in ("", "whole") else ()
 
     @property
     def settings(self) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ The letters: T frames, S pdf-ids.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +19,12 @@ import kaldi_decoder
 import kaldifst
 import numpy as np
 
+from decant.lang.mapped_model import read_mapped
 from decant.parallel import parallel_stream
 from decant.search.fst_arrays import map_fst, read_graph_arrays, write_arrays
-from decant.search.lattice import Lattice, Setting, best_words, n_best
+from decant.search.lattice import Lattice, Setting, best_words
 from decant.search.lattice_search import search_lattice
+from decant.search.rescoring import Rescorer
 from decant.settings import config_field
 
 
@@ -43,10 +45,12 @@ class SearchConfig:
 @dataclass(frozen=True)
 class LatticeSearch(SearchConfig):
     """One search for all settings. lm_weight: at which it searches. lattice_beam: it keeps the paths that cost at most
-    this much more than the best. kaldi-decoder has no max_active here."""
+    this much more than the best. language_models: a folder with the graph's and a larger one, which scores the lattices
+    again (Experiment.language_models). kaldi-decoder has no max_active here."""
 
     lm_weight: float = 10.0
     lattice_beam: float = 8.0
+    language_models: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Hypotheses:
 
     words: dict[str, tuple[str, ...]]  # by utterance
     partial: tuple[str, ...]  # utterances that ended in no final state of the graph; their best path is kept
+    rescored: dict[str, tuple[str, ...]] = field(default_factory=dict)  # the words with a larger language model, if any
 
 
 def read_graph(graph_dir: Path, word_insertion_penalty: float = 0.0) -> Graph:
@@ -125,21 +130,12 @@ def decode_grid(
     grid = {setting: Hypotheses({}, ()) for setting in settings}
     for part in _by_parts(_decode_part, scored, graph_dir, jobs, settings, config):
         for utterance, by_setting in part:
-            for setting, (words, whole) in zip(settings, by_setting, strict=True):
+            for setting, (words, whole, *rescored) in zip(settings, by_setting, strict=True):
                 grid[setting].words[utterance] = words
+                grid[setting].rescored.update((utterance, others) for others in rescored)
                 if not whole:
                     grid[setting] = replace(grid[setting], partial=(*grid[setting].partial, utterance))
     return grid
-
-
-def n_best_lists(scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, n: int, setting: Setting,
-                 config: LatticeSearch, jobs: int = 1) -> dict[str, list[tuple[tuple[str, ...], float]]]:
-    """Of every utterance the n word sequences that cost least with the setting, as far as the beams reach, each with
-    the cost of its best path: what decant.search.rescoring takes. An utterance without a path has the empty one alone.
-
-    scored, jobs and what is raised: as in decode_grid.
-    """
-    return dict(one for part in _by_parts(_n_best_of_part, scored, graph_dir, jobs, n, setting, config) for one in part)
 
 
 def _by_parts(function: Callable[..., list], scored: Iterable[tuple[str, np.ndarray]], graph_dir: Path, jobs: int,
@@ -155,7 +151,8 @@ def _by_parts(function: Callable[..., list], scored: Iterable[tuple[str, np.ndar
 
 
 Part = list[tuple[str, np.ndarray]]
-Found = tuple[str, list[tuple[tuple[str, ...], bool]]]  # an utterance, and what `decode` returns, at every setting
+# An utterance, and at every setting what `decode` returns, and the words with a larger language model if there is one.
+Found = tuple[str, list[tuple]]
 PART_BYTES = 2**25  # of log-likelihoods that a process is given at a time
 
 
@@ -189,22 +186,37 @@ def _check_part(graph: Graph, part: Part) -> None:
 
 def _from_lattices(part: Part, graph: Graph, settings: Sequence[Setting], config: LatticeSearch) -> list[Found]:
     searched = search_lattices(graph, part, config)
+    whole = {utterance: whole for utterance, _, whole in searched}
     lattices = {utterance: lattice for utterance, lattice, _ in searched if lattice}
-    words = dict(zip(lattices, best_words(list(lattices.values()), settings), strict=True))
-    return [(utterance, [(spoken, whole) for spoken in words.get(utterance, [()] * len(settings))])
-            for utterance, _, whole in searched]
+    words = [_best_words(lattices, settings)]
+    if config.language_models:
+        rescore = _rescorer(config.language_models, graph.words)
+        words.append(_best_words({utterance: rescore(lattice, whole[utterance], (config.lm_weight, 0.0))
+                                  for utterance, lattice in lattices.items()}, settings))
+    nothing = [()] * len(settings)
+    return [(utterance, [(first, whole[utterance], *rescored) for first, *rescored in zip(
+        *(found.get(utterance, nothing) for found in words), strict=True)]) for utterance in whole]
 
 
-def _n_best_of_part(part: Part, read: Callable[[float], Graph], n: int, setting: Setting,
-                    config: LatticeSearch) -> list[tuple[str, list[tuple[tuple[str, ...], float]]]]:
-    return [(utterance, n_best(lattice, n, setting) if lattice else [((), 0.0)])
-            for utterance, lattice, _ in search_lattices(read(0.0), part, config)]
+def _best_words(lattices: dict[str, Lattice], settings: Sequence[Setting]) -> dict[str, list[tuple[str, ...]]]:
+    return dict(zip(lattices, best_words(list(lattices.values()), settings), strict=True)) if lattices else {}
+
+
+@cache
+def _rescorer(language_models: Path, words: tuple[str, ...]) -> Rescorer:
+    first, larger = (read_mapped(language_models / name) for name in ("first", "larger"))
+    return Rescorer(first, larger, _outputs(words))
+
+
+def _outputs(words: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """By output label the words that an arc gives out."""
+    return (), *((word,) for word in words[1:])
 
 
 def search_lattices(graph: Graph, part: Part, config: LatticeSearch) -> list[tuple[str, Lattice | None, bool]]:
     """(utterance, its lattice, whether it ends in final states); no lattice where the beam holds no path to the end."""
     _check_part(graph, part)
-    words = ((), *((word,) for word in graph.words[1:]))
+    words = _outputs(graph.words)
     with TemporaryDirectory() as scratch:
         return [(utterance, *search_lattice(graph.fst, words, log_likelihoods, config.lm_weight, config.beam,
                                             config.lattice_beam, Path(scratch, "lattice.fst")))

@@ -8,8 +8,8 @@ that it runs in the environment of any decoder.
 The letters: A arcs, N states, K settings.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -106,17 +106,32 @@ def _best_paths(sources: np.ndarray, targets: np.ndarray, levels: np.ndarray, st
     [N, K], -1 where there is none. costs: float64 [A, K]. Of paths that cost the same, that of the last arc counts."""
     best, arcs = np.full((len(levels), costs.shape[1]), np.inf), np.full((len(levels), costs.shape[1]), -1)
     best[starts] = 0.0
-    order = np.lexsort((targets, levels[targets]))
-    firsts = np.flatnonzero(np.diff(targets[order], prepend=-1))  # of the arcs that lead to one state
-    changes = np.flatnonzero(np.diff(levels[targets[order[firsts]]], prepend=-1))  # the first state of each level
-    ends = np.append(firsts, len(order))
-    for first, end in pairwise([*changes.tolist(), len(firsts)]):
-        at, runs = order[firsts[first]:ends[end]], firsts[first:end] - firsts[first]
+    for at, runs in arcs_by_level(targets, levels):
         reached = best[sources[at]] + costs[at]
         best[targets[at[runs]]] = np.minimum.reduceat(reached, runs)
         is_best = reached == best[targets[at]]
         arcs[targets[at[runs]]] = np.maximum.reduceat(np.where(is_best, at[:, None], -1), runs)
     return best, arcs
+
+
+def arcs_by_level(targets: np.ndarray, levels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Level after level the arcs that lead to its states, sorted by these, and where in them each state's begin."""
+    order = np.lexsort((targets, levels[targets]))
+    firsts = np.flatnonzero(np.diff(targets[order], prepend=-1))  # of the arcs that lead to one state
+    changes = np.flatnonzero(np.diff(levels[targets[order[firsts]]], prepend=-1))  # the first state of each level
+    ends = np.append(firsts, len(order))
+    for first, end in pairwise([*changes.tolist(), len(firsts)]):
+        yield order[firsts[first]:ends[end]], firsts[first:end] - firsts[first]
+
+
+def pruned(lattice: Lattice, setting: Setting, beam: float) -> Lattice:
+    """The paths that cost at most `beam` more than the best one with an LM weight and a word insertion penalty."""
+    arcs = np.flatnonzero(lattice.slack(setting) <= beam)
+    states, numbers = np.unique(np.append(lattice.sources[arcs], lattice.targets[arcs]), return_inverse=True)
+    sources, targets = numbers.astype(np.int32).reshape(2, -1)
+    return replace(lattice, sources=sources, targets=targets, graph_costs=lattice.graph_costs[arcs],
+                   acoustic_costs=lattice.acoustic_costs[arcs], labels=lattice.labels[arcs],
+                   levels=lattice.levels[states])
 
 
 def n_best(lattice: Lattice, n: int, setting: Setting) -> list[tuple[tuple[str, ...], float]]:
