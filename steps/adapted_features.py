@@ -14,13 +14,14 @@ from decant.search.shard_labels import Labelling
 from steps.stage_program import Stage
 
 
-def labelling(stage: Stage, known: Path | None = None, words_are_known: bool = False) -> Labelling:
+def labelling(stage: Stage, known: Path | None = None, words_are_known: bool = False,
+              adapt_only: bool = False) -> Labelling:
     """By the last system of mixtures, or by the last two if it is adapted to speakers."""
     [config] = stage.config(adaptation=AdaptationConfig)
     mixtures = stage.experiment.mixtures
     systems = mixtures[-2:] if load_gmm(mixtures[-1])[1].adapted else mixtures[-1:]
     return Labelling(tuple(systems), stage.experiment.lexicon, stage.experiment.graph(systems[0]), config, stage.engine,
-                     known, words_are_known)
+                     known, words_are_known, adapt_only)
 
 
 def for_networks(stage: Stage, filterbanks: Filterbanks,

@@ -15,7 +15,7 @@ from decant.hmm.shards import write_shards
 from decant.nnet.frame_store import FramesConfig, read_frame_store, write_frame_store
 from decant.nnet.model_training import load_models
 from decant.parallel import parallel_map
-from decant.search.shard_labels import adapt_shard, transforms_found
+from decant.search.shard_labels import do_shard, transforms_found
 from steps.adapted_features import for_networks, labelling
 from steps.stage_program import Stage, logger
 
@@ -47,11 +47,12 @@ def label_unlabelled(stage: Stage, teachers: tuple[Path, ...]) -> None:
 def find_transforms(stage: Stage, out: Path) -> dict[str, torch.Tensor]:
     """Every speaker's transform, written to OUT/fmllr.scp unless it is there. out: the folder of the filterbanks."""
     if not (out / "fmllr.scp").exists():
-        how, work = labelling(stage), out / "work"
+        work = out / "work"
         work.mkdir(exist_ok=True)
+        labelling(stage, adapt_only=True).write(work)
         shards = write_shards(out, {}, work / "shards")
         jobs = 1 if stage.engine.name == "k2" else stage.jobs
-        for _ in parallel_map(adapt_shard, [(how, shard, work) for shard in shards], jobs, "speakers"):
+        for _ in parallel_map(do_shard, [(work, shard) for shard in shards], jobs, "speakers"):
             pass
         found = transforms_found(work, shards)
         write_matrices(out / "fmllr", ((speaker, x.numpy()) for speaker, x in found.items()))

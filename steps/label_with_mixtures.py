@@ -15,7 +15,7 @@ from decant.feat.fbank import read_unusable, write_unusable
 from decant.feat.front_end import read_filterbanks, read_transforms
 from decant.hmm.shards import Words, write_shards
 from decant.parallel import parallel_map
-from decant.search.shard_labels import label_shard, labels_of, transforms_found, without_labels
+from decant.search.shard_labels import do_shard, labels_of, transforms_found, without_labels
 from steps.adapted_features import for_networks, labelling
 from steps.stage_program import Stage, logger
 
@@ -28,9 +28,10 @@ def label_with_mixtures(stage: Stage, words: Words, fbank: Path, out: Path, know
     [limits] = stage.config(utterances=UtterancesConfig)
     how, work = labelling(stage, known, words_are_known), out / "work"
     work.mkdir(parents=True, exist_ok=True)
+    how.write(work)
     shards = write_shards(fbank, words, work / "shards")
     jobs = 1 if stage.engine.name == "k2" else stage.jobs
-    for _ in parallel_map(label_shard, [(how, shard, work) for shard in shards], jobs, f"labels of {out.name}"):
+    for _ in parallel_map(do_shard, [(work, shard) for shard in shards], jobs, f"labels of {out.name}"):
         pass
     if how.system.features.adapted:
         write_matrices(out / "fmllr", ((name, x.numpy()) for name, x in transforms_found(work, shards).items()))

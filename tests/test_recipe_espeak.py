@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tomllib
 
 import numpy as np
@@ -16,10 +18,11 @@ from decant.distill.ensemble import EnsembleConfig
 from decant.distill.soft_targets import DistillationConfig, SoftTargetsConfig
 from decant.experiment import MIXTURES, Experiment
 from decant.feat.archive import read_int_vectors, read_matrices
-from decant.feat.data_dir import at_speed, read_data_dir, with_copies
+from decant.feat.data_dir import at_speed, read_data_dir, read_words, with_copies
 from decant.feat.fbank import load_features, read_unusable
 from decant.feat.front_end import read_filterbanks
 from decant.hmm.gmm import load_gmm
+from decant.hmm.shards import write_shards
 from decant.lang.language_model import estimate_ngram, write_arpa
 from decant.nnet.acoustic_model import load_model
 from decant.nnet.frame_store import read_frame_store
@@ -28,6 +31,7 @@ from decant.score.systems import find_systems
 from decant.search import adaptation
 from decant.search.engine import Engine
 from decant.search.shard_labels import adaptation as adaptation_of
+from decant.search.shard_labels import labels_of, transforms_found
 from steps import decode_and_score, report
 from steps.adapted_features import labelling
 from steps.align import label_all
@@ -157,6 +161,28 @@ def test_transforms_of_dev_come_from_its_audio_alone(left_alone, tmp_path, monke
     found = adapting.transforms(features, filterbanks.speaker_of)
     for speaker, transform in read_matrices(exp / "alignment/dev/fmllr.scp"):
         np.testing.assert_allclose(found[speaker], transform, atol=1e-5)
+
+
+def test_a_shard_is_labelled_by_its_name_alone_and_one_that_is_not_there_is_an_error(left_alone, tmp_path):
+    fbank, work = left_alone / "fbank/dev", tmp_path / "work"
+    work.mkdir()
+    shutil.copy(left_alone / "alignment/stage.toml", tmp_path)
+    labelling(stage_in(tmp_path, left_alone)).write(work)
+    shards = write_shards(fbank, read_words(left_alone / "data/dev"), work / "shards")
+
+    def by_name(shard):
+        return subprocess.run([sys.executable, "-m", "decant.search.shard_labels", work, shard], cwd=ROOT,
+                              capture_output=True, text=True)
+
+    for shard in reversed(shards):
+        done = by_name(shard)
+        assert done.returncode == 0, done.stderr
+    written = dict(read_int_vectors(left_alone / "alignment/dev/ali.scp"))
+    assert len(shards) > 1 and labels_of(work, shards).keys() >= written.keys()
+    for speaker, transform in read_matrices(left_alone / "alignment/dev/fmllr.scp"):
+        np.testing.assert_array_equal(transforms_found(work, shards)[speaker], transform)
+    nowhere = by_name(work / "shards/9999")
+    assert nowhere.returncode == 1 and "shards/9999" in nowhere.stderr and "Traceback" not in nowhere.stderr
 
 
 def test_networks_see_filterbanks_where_the_config_says_so(left_alone):

@@ -1,13 +1,16 @@
 """Labels of a split, shard by shard (decant.hmm.shards): each utterance's pdf-ids by forced alignment, each speaker's
 transform where the mixtures are adapted.
 
-Of every shard there are labels/SHARD.scp, fmllr/SHARD.scp and, last, without/SHARD.json: the utterances that have no
-labels, each with the reason, and whether it is that the lexicon lacks one of its words.
+A folder's task.json says how. Of every shard there are labels/SHARD.scp, fmllr/SHARD.scp and, last, without/SHARD.json:
+the utterances that have no labels, each with the reason, and whether it is that the lexicon lacks one of its words.
+
+`python -m decant.search.shard_labels FOLDER SHARD` does one shard.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +34,8 @@ class Labelling:
 
     mixtures: the folder of the system whose states are the labels, and before it, if it is adapted, that of the system
     that recognises what new speakers say, with its graph. known: PREFIX of transforms that are there already, of
-    training's speakers. words_are_known: those of others may be found with the transcripts.
+    training's speakers. words_are_known: those of others may be found with the transcripts. adapt_only: transforms are
+    wanted alone.
     """
 
     mixtures: tuple[Path, ...]
@@ -41,10 +45,32 @@ class Labelling:
     engine: Engine
     known: Path | None = None
     words_are_known: bool = False
+    adapt_only: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Writes task.json, whose paths are absolute."""
+        with atomic_path(folder / "task.json") as path:
+            path.write_text(json.dumps(asdict(self), default=lambda of: str(of.absolute()), indent=1) + "\n")
 
     @property
     def system(self) -> MixtureSystem:
         return _system(self.mixtures[-1], self.lexicon)
+
+
+@lru_cache(maxsize=1)
+def read_labelling(folder: Path) -> Labelling:
+    """What `Labelling.write` wrote."""
+    given = json.loads((folder / "task.json").read_text())
+    known, engine = given["known"], given["engine"]
+    return Labelling(tuple(map(Path, given["mixtures"])), Path(given["lexicon"]), Path(given["graph"]),
+                     AdaptationConfig(**given["adaptation"]), Engine(engine["name"], engine["device"]),
+                     Path(known) if known else None, given["words_are_known"], given["adapt_only"])
+
+
+def do_shard(folder: Path, shard: Path) -> None:
+    """Does a shard as the folder's task.json says, unless it is done."""
+    labelling = read_labelling(folder)
+    (adapt_shard if labelling.adapt_only else label_shard)(labelling, shard, folder)
 
 
 @lru_cache(maxsize=2)
@@ -136,3 +162,12 @@ def labels_of(out: Path, shards: Sequence[Path]) -> dict[str, str]:
 def transforms_found(out: Path, shards: Sequence[Path]) -> dict[str, Tensor]:
     """Every speaker's transform, sorted."""
     return dict(sorted(item for shard in shards for item in read_transforms(out / "fmllr" / shard.name).items()))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m decant.search.shard_labels FOLDER SHARD")
+    try:
+        do_shard(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
