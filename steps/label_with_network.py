@@ -22,7 +22,7 @@ def label_with_network(stage: Stage, config: RealignmentConfig, number: int) -> 
     experiment, sizes, directory = stage.experiment, AcousticModelConfig(), stage.out / f"network_{number}"
     stores = {split: read_frame_store(experiment.alignment(split)).to(stage.device)
               for split in experiment.splits("data")}
-    task = read_task(stage.out, experiment.fbank("train"), stage.device)
+    task = read_task(stage.out, experiment.fbank("train"), stage.device, config.label_smoothing)
     learned = training_frames(experiment.alignment("train"), stage.device, sizes.window, config.shuffle_frames)
     train_new_models(task, sizes, [training_seed("realigned", number, config.seed)], len(learned),
                      hard_labels(learned, sizes.window, config.label_smoothing), config, [directory])

@@ -27,7 +27,8 @@ def train_members(stage: Stage, numbers: Sequence[int]) -> None:
     """Trains members (1 is the baseline) side by side: a member's number is its seed, and all that sets it apart."""
     sizes, config = stage.config(acoustic_model=AcousticModelConfig, training=TrainingConfig)
     experiment = stage.experiment
-    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device)
+    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device,
+                     config.label_smoothing)
     store = training_frames(experiment.alignment("train"), stage.device, sizes.window, config.shuffle_frames,
                             len(numbers))
     train_new_models(task, sizes, [training_seed("member", number, config.seed) for number in numbers], len(store),

@@ -25,9 +25,11 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
                                            **{f"{targets}_regularization_training": TrainingConfig})
     experiment = stage.experiment
     store = share_of(read_frame_store(experiment.alignment("train")), config.share, seed).to(stage.device)
+    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device, training.label_smoothing)
     if targets == "hard":
         objective = hard_labels(store, sizes.window, training.label_smoothing)
     else:
+        task = task.taught_by(experiment.member(1))
         baseline = load_model(experiment.member(1))[0].to(stage.device)
         teacher = LiveTargets([baseline], SoftTargetsConfig(num_states=baseline.num_pdfs, precision=training.precision),
                               config.temperature)
@@ -35,7 +37,6 @@ def train_on_share(stage: Stage, targets: str, seed: int) -> None:
             store, sizes.window, lambda epoch: (Mixture(len(store), epoch if config.mixtures else 0), teacher),
             config.temperature, DistillationConfig(hard_label_weight=config.hard_label_weight),
             training.label_smoothing)
-    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device)
     train_new_models(task, sizes, [training_seed("regularized", seed, training.seed)], len(store), objective, training,
                      [experiment.regularized(targets, seed)])
 

@@ -32,7 +32,7 @@ def train_student(stage: Stage, run: Run, teachers: tuple[Path, ...], source: di
     if not teaching.stored and num_passes > 1:
         num_passes = training.epochs
     lessons = Lessons(len(store), training.epochs, num_passes, targets, training.shuffle_frames)
-    train_new_models(read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device), sizes,
-                     [training_seed("student", seed, training.seed, generation)], len(store),
+    task = read_task(experiment.folder("alignment"), experiment.fbank("train"), stage.device).taught_by(teachers[0])
+    train_new_models(task, sizes, [training_seed("student", seed, training.seed, generation)], len(store),
                      soft_labels(store, sizes.window, lessons, temperature, config, training.label_smoothing),
                      training, [experiment.student(run)])

@@ -71,6 +71,12 @@ def test_a_model_survives_its_folder_with_its_feature_settings(config, tmp_path)
     assert read.log_priors[:3].exp().tolist() == pytest.approx([3 / 6, 1 / 6, 0.5 / 6])
 
 
+def test_priors_are_the_mean_of_the_smoothed_labels():
+    labels = torch.tensor([0, 0, 0, 1, 2, 2, 1, 0])
+    targets = 0.8 * torch.nn.functional.one_hot(labels, 3) + 0.2 / 3
+    torch.testing.assert_close(log_priors(labels, 3, smoothing=0.2).exp(), targets.mean(dim=0))
+
+
 def test_a_model_folder_that_is_empty_or_of_other_sizes_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no model.safetensors"):
         load_model(tmp_path)

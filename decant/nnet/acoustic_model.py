@@ -62,7 +62,7 @@ class ResidualLayer(nn.Module):
 class AcousticModel(nn.Module):
     """Rectified linear units over the window, and a linear layer to the logits of the pdf-ids.
 
-    `log_priors` (float32 [S]) are the labels' relative frequencies in training, for scaled likelihoods; `tree` is the
+    `log_priors` (float32 [S]) are what it predicts on average in training, for scaled likelihoods; `tree` is the
     fingerprint of the decision tree whose pdf-ids it predicts, `features` what its frames are (FramesConfig).
     """
 
@@ -127,12 +127,17 @@ def num_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def log_priors(pdfs: Tensor, num_pdfs: int) -> Tensor:
-    """Log of the labels' relative frequencies: float32 [S]; a state that never occurs counts as half a frame."""
+def log_priors(pdfs: Tensor, num_pdfs: int, smoothing: float = 0.0) -> Tensor:
+    """Log of what a network's distribution is on average after training: the labels' relative frequencies, of which
+    label smoothing has given all states their part evenly; float32 [S]. A state that never occurs counts as half a
+    frame.
+
+    With the plain frequencies a rare state, whose posterior is never below its part, would be likely in every frame.
+    """
     parts = pdfs.split(2**24)  # each takes memory by itself
     counts = torch.stack([torch.bincount(part, minlength=num_pdfs) for part in parts]).sum(dim=0)
     counts = counts.double().clamp(min=0.5)
-    return (counts / counts.sum()).log().float()
+    return ((1 - smoothing) * counts / counts.sum() + smoothing / num_pdfs).log().float()
 
 
 def save_model(directory: Path, model: AcousticModel, features: FbankConfig) -> None:

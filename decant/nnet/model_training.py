@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class NetworkTask:
     """What the networks of an experiment are for: frames of a kind to the states of a tree. dev: judges their epochs.
-    states: AcousticModel's num_pdfs, tree and features. log_priors: of the training labels, float32 [S]."""
+    states: AcousticModel's num_pdfs, tree and features. log_priors: the models', float32 [S]."""
 
     dev: FrameStore
     states: dict
@@ -35,13 +35,17 @@ class NetworkTask:
         """A model with random weights, where dev is."""
         return AcousticModel(sizes, self.dev.frames.shape[1], **self.states).initialize(seed).to(self.dev.device)
 
+    def taught_by(self, teacher: Path) -> "NetworkTask":
+        """The same for students, who predict on average what a teacher does. teacher: its folder."""
+        return replace(self, log_priors=load_model(teacher)[0].log_priors)
 
-def read_task(alignment: Path, fbank: Path, device: torch.device) -> NetworkTask:
-    """The task of stage 6's folder; fbank: the feature folder of train."""
+
+def read_task(alignment: Path, fbank: Path, device: torch.device, smoothing: float = 0.0) -> NetworkTask:
+    """The task of stage 6's folder; fbank: the feature folder of train; smoothing: of the labels."""
     states = json.loads((alignment / "states.json").read_text())
     pdfs = read_frame_store(alignment / "train").pdfs
-    return NetworkTask(read_frame_store(alignment / "dev").to(device), states, log_priors(pdfs, states["num_pdfs"]),
-                       read_fbank_config(fbank))
+    return NetworkTask(read_frame_store(alignment / "dev").to(device), states,
+                       log_priors(pdfs, states["num_pdfs"], smoothing), read_fbank_config(fbank))
 
 
 def train_new_models(task: NetworkTask, sizes: AcousticModelConfig, seeds: Sequence[int], num_frames: int,
