@@ -43,28 +43,45 @@ def test_a_weight_at_the_edge_is_warned_of(caplog):
     assert "monophone: dev chose the LM weight 12, at the edge of scoring.lm_weights" in caplog.text
 
 
-def test_dev_is_searched_once_for_all_settings_and_its_errors_are_kept(tmp_path, monkeypatch):
-    scorings, searches = [], []
+@pytest.fixture
+def evaluated(tmp_path, monkeypatch):
+    """An Evaluation of one utterance of one word, `right`: the settings that recognise it; and the searches made."""
+    searches, right = [], {(8.0, 1.0)}
 
     def decode(scored, graph, settings, search, jobs):
         searches.append((search, list(scored)))
-        return {setting: Hypotheses({"u": ("a",) if setting == (8.0, 1.0) else ()}, ()) for setting in settings}
+        return {setting: Hypotheses({"u": ("a",) if setting in right else ()}, ()) for setting in settings}
 
     experiment = SimpleNamespace(alignment=lambda split: tmp_path, graph=lambda states: None,
                                  data=lambda split: tmp_path)
     monkeypatch.setattr(evaluation, "read_int_vectors", lambda scp: [("u", np.array([0, 1]))])
-    monkeypatch.setattr(evaluation, "scorer_of", lambda *of: scorings.append(of))
+    monkeypatch.setattr(evaluation, "scorer_of", lambda *of: None)
     monkeypatch.setattr(evaluation, "frames_of", lambda *of: [("u", np.zeros((2, 3), np.float32))])
     monkeypatch.setattr(evaluation, "score", lambda scorer, frames: SimpleNamespace(
         log_likelihoods=frames, best=np.array([0, 0])))
     monkeypatch.setattr(evaluation, "read_words", lambda data: {"u": ["a"]})
     tuning = LatticeSearch(lm_weight=CONFIG.search_weight)
-    one = Evaluation(experiment, tmp_path, SearchConfig(), tuning, SimpleNamespace(decode=decode), torch.device("cpu"))
     (tmp_path / "dev_errors").mkdir()
+    one = Evaluation(experiment, tmp_path, SearchConfig(), tuning, SimpleNamespace(decode=decode), torch.device("cpu"))
+    return one, right, searches
+
+
+def test_dev_is_searched_once_for_all_settings_and_its_errors_are_kept(evaluated):
+    one, _, searches = evaluated
     first = one.dev_errors(system("monophone", 1), CONFIG.settings)
     assert first == [{setting: int(setting != (8.0, 1.0)) for setting in CONFIG.settings}] and len(first[0]) == 6
     assert one.dev_errors(system("monophone", 1), CONFIG.settings) == first
-    assert [search for search, _ in searches] == [tuning] and len(scorings) == 1
+    assert [search for search, _ in searches] == [one.tuning]
+
+
+def test_dev_is_searched_again_at_the_best_weight_where_the_first_search_was_far_from_it(evaluated):
+    one, right, searches = evaluated
+    right.clear()
+    right.add((4.0, 0.0))
+    one.dev_errors(system("monophone", 1), CONFIG.settings)
+    assert [search.lm_weight for search, _ in searches] == [8.0, 4.0]
+    one.dev_errors(system("monophone", 1), CONFIG.settings)
+    assert len(searches) == 2
 
 
 @pytest.mark.parametrize("weights, given, expected", [((4.0, 8.0, 12.0), 0.0, 8.0), ((12.0, 4.0, 8.0), 0.0, 8.0),

@@ -40,6 +40,7 @@ from decant.search.lattice import Setting
 
 log = logging.getLogger(__name__)
 
+FAR = 1.5  # a lattice tells little of LM weights so many times higher or lower than its search's
 Variant = tuple[str, str]  # system and variant: whose runs share an LM weight and a penalty
 
 
@@ -84,17 +85,26 @@ class Evaluation:
         return ("words", "rescored") if self.tuning.language_models else ("words",)
 
     def dev_errors(self, system: System, settings: Sequence[Setting]) -> list[Counter[Setting]]:
-        """For each of the passes the system's word errors on dev with each setting, of one search;
-        dev_errors/<label>.json keeps them."""
-        file = self.out / "dev_errors" / f"{system.label}.json"
+        """For each of the passes the system's word errors on dev with each setting, of one search, or of a second one
+        where the first was at a weight far from the best; dev_errors/<label>.json keeps them."""
+        file = self.dev_file(system)
         if not file.exists():
-            refs, grid, _ = self.decode(system, "dev", settings, self.tuning)
-            found = [[[*setting, word_errors(refs, getattr(grid[setting], name)).total] for setting in settings]
-                     for name in self.passes]
+            search = self.tuning
+            found = self._errors_of(system, settings, search)
+            best, _ = choose_setting({(weight, penalty): errors for weight, penalty, errors in found[-1]})
+            if not 1 / FAR <= best / search.lm_weight <= FAR:
+                search = replace(search, lm_weight=best)
+                found = self._errors_of(system, settings, search)
             with atomic_path(file) as path:
-                path.write_text(json.dumps(found))
+                path.write_text(json.dumps({"lm_weight": search.lm_weight, "errors": found}))
         return [Counter({(weight, penalty): errors for weight, penalty, errors in one})
-                for one in json.loads(file.read_text())]
+                for one in json.loads(file.read_text())["errors"]]
+
+    def _errors_of(self, system: System, settings: Sequence[Setting], search: LatticeSearch) -> list[list]:
+        """For each of the passes (LM weight, penalty, word errors on dev) of the settings."""
+        refs, grid, _ = self.decode(system, "dev", settings, search)
+        return [[[*setting, word_errors(refs, getattr(grid[setting], name)).total] for setting in settings]
+                for name in self.passes]
 
     def score(self, system: System, splits: Sequence[str], setting: Setting, *rescored: Setting) -> None:
         """Writes the system's rows to rows/<label>.json, its alignments to details/, and what it counted in every
@@ -112,7 +122,8 @@ class Evaluation:
             write_alignments(self.out / "details" / f"{system.label}_{split}.txt", refs, words)
             row, others = self.row(system, split, setting, refs, words, right), {}
             for other in rescored:
-                others = self.decode(system, split, [other], self.tuning)[1][other].rescored
+                search = replace(self.tuning, lm_weight=json.loads(self.dev_file(system).read_text())["lm_weight"])
+                others = self.decode(system, split, [other], search)[1][other].rescored
                 write_alignments(self.out / "details" / f"{system.label}_{split}_rescored.txt", refs, others)
                 errors, (low, high) = word_errors(refs, others), wer_interval(refs, others)
                 row = replace(row, rescored_wer=errors.wer, rescored_wer_low=low, rescored_wer_high=high,
@@ -134,6 +145,9 @@ class Evaluation:
             words=errors.words, wer=errors.wer, wer_low=low, wer_high=high, parameters=parameters(system),
             seconds=training_seconds(system), lm_weight=setting[0], word_insertion_penalty=setting[1],
             config=f"{first.parts[0]}/stage.toml" if system.is_mixtures else f"{first}/config.toml")
+
+    def dev_file(self, system: System) -> Path:
+        return self.out / "dev_errors" / f"{system.label}.json"
 
     def rows_file(self, system: System) -> Path:
         return self.out / "rows" / f"{system.label}.json"
