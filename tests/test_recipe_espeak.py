@@ -178,7 +178,7 @@ def test_a_shard_is_labelled_by_its_name_alone_and_one_that_is_not_there_is_an_e
         done = by_name(shard)
         assert done.returncode == 0, done.stderr
     written = dict(read_int_vectors(left_alone / "alignment/dev/ali.scp"))
-    assert len(shards) > 1 and labels_of(work, shards).keys() >= written.keys()
+    assert written and labels_of(work, shards).keys() >= written.keys()
     for speaker, transform in read_matrices(left_alone / "alignment/dev/fmllr.scp"):
         np.testing.assert_array_equal(transforms_found(work, shards)[speaker], transform)
     nowhere = by_name(work / "shards/9999")
@@ -229,12 +229,14 @@ def test_a_larger_language_model_has_figures_of_its_own_beside_the_graphs(left_a
     for name in ("data", "lang", "fbank", "monophone", "tied", "graph", "alignment"):
         (exp / name).symlink_to(left_alone / name)
     config = tomllib.loads((left_alone / "alignment/stage.toml").read_text())
-    config["scoring"] = {"lm_weights": [8.0], "larger_lm": str(left_alone / "lang/lm.arpa")}
+    config["scoring"] = {"lm_weights": [8.0], "larger_lm": str(left_alone / "lang/lm.arpa"),
+                         "lattice_search_beam": 20.0}
+    config["search"] = {"beam": 20.0, "max_active": 100_000}  # so that neither search gives up what the other finds
     (exp / "score/stage.toml").write_text(tomli_w.dumps(config))
     decode_and_score.main(Stage(Experiment(exp, "score", exp / "score"), exp / "score", 1, torch.device("cpu")))
     rows = json.loads((exp / "score/results.json").read_text())
     assert {row["system"] for row in rows} == set(MIXTURES)
-    for row in rows:  # the same language model again: what the lattices say themselves
+    for row in rows:  # the same language model again
         assert row["rescored_wer"] == pytest.approx(row["wer"], abs=0.02)
         assert row["rescored_wer_low"] <= row["rescored_wer"] <= row["rescored_wer_high"]
         assert row["rescored_lm_weight"] == 8.0
