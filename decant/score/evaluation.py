@@ -40,7 +40,7 @@ from decant.search.lattice import Setting
 
 log = logging.getLogger(__name__)
 
-FAR = 1.5  # a lattice tells little of LM weights so many times higher or lower than its search's
+FAR = 1.6  # a lattice tells little of LM weights so many times higher or lower than its search's
 Variant = tuple[str, str]  # system and variant: whose runs share an LM weight and a penalty
 
 
