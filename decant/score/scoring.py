@@ -25,7 +25,7 @@ GAP = "***"  # what is written opposite a word that was left out or put in
 
 @dataclass(frozen=True)
 class ScoringConfig:
-    """What is tried on dev, on the lattices of one search; the best decodes test."""
+    """What is tried on dev, on lattices; the best decodes test."""
 
     lm_weights: tuple[float, ...] = config_field(
         (4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 17.0), "Weights of the language model that are tried on dev.")
