@@ -2,8 +2,8 @@
 
 LM weight and word insertion penalty belong to a system's variant: those with which all its runs together make the
 fewest errors on dev. A run's own choice would be one of dev's accidents where dev is small. To choose them dev is
-searched once, or twice: its lattices tell the words of each setting. What counts is then decoded with what was chosen. What is
-done already is kept, so that an interrupted stage goes on.
+searched once, or twice: its lattices tell the words of each setting. What counts is then decoded with what was chosen.
+What is done already is kept, so that an interrupted stage goes on.
 """
 
 import json
